@@ -1,0 +1,48 @@
+#pragma once
+
+#include <sys/stat.h>
+
+#include <cstdint>
+
+#include "core/result.hpp"
+#include "core/units.hpp"
+
+namespace tally {
+
+/// What names an inode on one machine: device and inode number. The device is the kernel's own
+/// 32-bit dev_t (12 bits major, 20 bits minor; include/linux/kdev_t.h).
+struct FileKey {
+  uint64_t ino = 0;
+  uint32_t dev = 0;
+
+  friend bool operator==(const FileKey&, const FileKey&) = default;
+};
+
+/// Packs a major and minor number the way the kernel does.
+constexpr uint32_t pack_dev(uint32_t major, uint32_t minor) { return major << 20 | minor; }
+
+/// Nanoseconds since the epoch. 2^63 ns reach to the year 2262.
+using TimeNs = int64_t;
+
+/// What accounting needs to know of an inode, as statx(2) reported it at one moment.
+struct FileStat {
+  FileKey key;
+  uint32_t mode = 0;   ///< type and permission bits, as st_mode
+  uint32_t nlink = 0;  ///< names on the filesystem, inside and outside the source
+  Bytes size;
+  Blocks blocks;
+  TimeNs ctime_ns = 0;
+
+  [[nodiscard]] bool is_directory() const { return S_ISDIR(mode); }
+
+  static FileStat from(const struct statx& stx);
+};
+
+/// statx(2) of `name` below `dir_fd`; with AT_EMPTY_PATH and "" of the descriptor itself.
+/// Symbolic links are never followed. Thread-safe, allocates nothing.
+Result<FileStat> stat_at(int dir_fd, const char* name, int flags = 0);
+
+/// stat_at of an open descriptor (O_PATH will do).
+Result<FileStat> stat_fd(int fd);
+
+}  // namespace tally
