@@ -1,0 +1,88 @@
+#pragma once
+
+#include <atomic>
+
+#include "core/dir_tree.hpp"
+#include "core/hard_links.hpp"
+
+namespace tally {
+
+/// What of a non-directory inode is counted at present, and where. Kept by whoever keeps the inode
+/// (the inode table's slot), guarded by that inode's lock.
+///
+/// Exactly one of these holds: it is counted in `dir` (one name), it is counted through `link`
+/// (several names), it is an orphan (no name, still open), or it is counted nowhere.
+struct FileRecord {
+  FileKey key;
+  DirIndex dir;
+  LinkIndex link;
+  bool orphan = false;
+  Bytes size;
+  Blocks blocks;
+  TimeNs ctime_ns = 0;
+};
+
+/// All accounting in one place: each function tells it what has just happened on the lower
+/// filesystem, with the state that was observed afterwards, never with what was asked for.
+///
+/// The caller holds the inode lock of every inode whose record or directory it passes, taken before
+/// the observation (so that observations are applied in their order). Lock order: inode lock, then
+/// HardLinks, then DirTree, then KeyTable. Thread-safe under that rule; allocates nothing.
+class Accounts {
+ public:
+  /// Room for `dirs_max` directories and `inodes_max` hard-linked inodes. Throws std::bad_alloc.
+  Accounts(uint32_t dirs_max, uint32_t inodes_max, StaleList* stale = nullptr);
+
+  DirTree& tree() { return tree_; }
+  HardLinks& links() { return links_; }
+
+  /// A name in `dir` was looked up whose inode has no record yet: fills `file` with what the scan
+  /// (or an earlier operation) has counted. Counts nothing.
+  void file_found(FileRecord& file, DirIndex dir, const FileStat& now);
+
+  /// `dir` got a name for the inode: by create, mknod, symlink, link, or link of an O_TMPFILE.
+  void name_added(FileRecord& file, DirIndex dir, const FileStat& now);
+
+  /// A name of the inode in `dir` is gone, by unlink or by being renamed over. `still_open`: some
+  /// handle of ours keeps the inode alive, so that it becomes an orphan if that was its last name.
+  void name_removed(FileRecord& file, DirIndex dir, const FileStat& now, bool still_open);
+
+  /// A name of the inode moved from one directory to another (or within one).
+  void name_moved(FileRecord& file, DirIndex from, DirIndex to, const FileStat& now);
+
+  /// Data or attributes may have changed. `mutated`: they did, even if nothing observed differs (so
+  /// rgen grows); otherwise an unchanged inode costs nothing.
+  void file_observed(FileRecord& file, const FileStat& now, bool mutated);
+
+  /// An inode without a name was opened (O_TMPFILE).
+  void orphan_opened(FileRecord& file, const FileStat& now);
+
+  /// The last handle of the inode is closed: an orphan is forgotten.
+  void last_handle_closed(FileRecord& file);
+
+  /// mkdir. ENOSPC when the node pool is used up: check `has_room_for_directory()` before the lower
+  /// mkdir, since what exists below must not be refused afterwards.
+  Result<DirIndex> dir_created(DirIndex parent, const FileStat& now);
+  [[nodiscard]] bool has_room_for_directory() const;
+
+  /// rmdir, or a directory renamed over. Release the node when nobody reads it any more.
+  void dir_removed(DirIndex dir);
+
+  /// A directory, with all that is in it, moved from its parent to `to` (perhaps the same).
+  void dir_moved(DirIndex dir, DirIndex to, const FileStat& now);
+
+  /// The directory's own blocks, ctime or attributes may have changed.
+  void dir_observed(DirIndex dir, const FileStat& now, bool mutated);
+
+  /// Bytes of unlinked files that are still open.
+  [[nodiscard]] Bytes orphan_bytes() const { return {orphan_bytes_.load()}; }
+
+ private:
+  void observe(FileRecord& file, const FileStat& now);
+
+  DirTree tree_;
+  HardLinks links_;
+  std::atomic<int64_t> orphan_bytes_ = 0;
+};
+
+}  // namespace tally

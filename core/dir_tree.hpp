@@ -1,0 +1,168 @@
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+
+#include "core/file_stat.hpp"
+#include "core/key_table.hpp"
+#include "core/node_pool.hpp"
+#include "core/stale_list.hpp"
+#include "core/thread_safety.hpp"
+#include "core/units.hpp"
+
+namespace tally {
+
+struct DirTag;
+/// A directory of the tree. Null: no directory (the parent of the root, or of a removed one).
+using DirIndex = PoolIndex<DirTag>;
+
+/// What one change adds to the recursive counters of a directory and of all its ancestors.
+struct Delta {
+  Bytes bytes;
+  Blocks disk;
+  Blocks unique;
+  int64_t files = 0;
+  int64_t subdirs = 0;
+  int64_t link_names = 0;  ///< names of hard-linked inodes, see HardLinks
+
+  friend bool operator==(const Delta&, const Delta&) = default;
+  Delta& operator+=(const Delta& other);
+  Delta operator-() const;
+};
+
+/// One directory's counters as they stood when they were read; the meaning of each is in the README.
+struct DirCounters {
+  Bytes rbytes;
+  Blocks rdisk;
+  Blocks runique;
+  int64_t rfiles = 0;
+  int64_t rsubdirs = 0;
+  int64_t files = 0;
+  int64_t subdirs = 0;
+  TimeNs rctime_ns = 0;
+  uint64_t rgen = 0;
+  bool suspect = false;
+
+  [[nodiscard]] int64_t rentries() const { return rfiles + rsubdirs; }
+  [[nodiscard]] int64_t entries() const { return files + subdirs; }
+};
+
+/// One directory. The recursive counters include what is below; `disk` and `unique` also include
+/// the directory's own blocks.
+struct DirNode {
+  std::atomic<int64_t> bytes;
+  std::atomic<int64_t> disk_blocks;
+  std::atomic<int64_t> unique_blocks;
+  std::atomic<int64_t> rfiles;
+  std::atomic<int64_t> rsubdirs;
+  std::atomic<int64_t> rctime_ns;
+  std::atomic<uint64_t> rgen;
+  std::atomic<uint64_t> watcher;  ///< see DirTree::watch, 0 if nobody watches
+  std::atomic<uint32_t> parent;
+  std::atomic<uint32_t> files;
+  std::atomic<uint32_t> subdirs;
+  std::atomic<uint32_t> own_blocks;
+  std::atomic<uint32_t> suspect;
+  std::atomic<uint32_t> link_names;  ///< names of hard-linked inodes in the subtree
+  uint32_t first_child;
+  uint32_t next_sibling;
+  uint32_t previous_sibling;
+  uint32_t first_link_name;  ///< HardLinks: names of hard-linked inodes directly in this directory
+  uint32_t scratch;          ///< HardLinks: this directory's place in the visit under way
+};
+static_assert(sizeof(DirNode) <= 112, "with its KeyTable entry a directory takes 128 bytes");
+
+/// The accounting: every directory's counters, kept so that a query is a few loads.
+///
+/// A change is one Delta, applied to a directory and all its ancestors, always upwards, under the
+/// shared side of `lock()`; inserting, removing and moving directories take it exclusively. Queries
+/// take no lock: each counter is one atomic, and a change is complete before its caller returns.
+/// Counters are checked: one that would become negative marks its directory suspect.
+///
+/// Thread-safe except where a function says otherwise. Allocates nothing after construction.
+class DirTree {
+ public:
+  /// Room for `capacity` directories. Changed directories that are watched are reported to `stale`,
+  /// which must outlive the tree; null for none. Throws std::bad_alloc.
+  explicit DirTree(uint32_t capacity, StaleList* stale = nullptr);
+
+  /// Adds a directory below `parent` (null: it becomes the root), counting its own blocks in itself
+  /// only: the caller publishes them to the ancestors. EEXIST if that inode is in the tree already,
+  /// ENOSPC when the capacity is used up.
+  Result<DirIndex> insert(DirIndex parent, const FileStat& stat) TALLY_EXCLUDES(lock_);
+
+  /// As insert(), for the scanner: without the lock. The caller is the only one that changes
+  /// `parent`'s list of children.
+  Result<DirIndex> insert_scanned(DirIndex parent, const FileStat& stat);
+
+  /// Takes a directory and whatever is still counted in it out of the tree and of all its ancestors.
+  /// Its node stays readable, and detached, until release().
+  void remove(DirIndex dir) TALLY_EXCLUDES(lock_);
+
+  /// Gives the node of a removed directory back.
+  void release(DirIndex dir);
+
+  /// Applies a change to `dir` and all its ancestors, raises their rctime to `ctime_ns` (clamped to
+  /// now) and their rgen, and reports those that are watched.
+  void apply(DirIndex dir, const Delta& delta, TimeNs ctime_ns) TALLY_EXCLUDES(lock_);
+
+  /// As apply(), and counts `entries` non-directories more directly in `dir`.
+  void apply_entries(DirIndex dir, int64_t entries, const Delta& delta, TimeNs ctime_ns)
+      TALLY_EXCLUDES(lock_);
+
+  /// Accounts the directory's own blocks and ctime as just observed. The caller holds the
+  /// directory's inode lock, so that observations are applied in their order.
+  void reconcile_own(DirIndex dir, const FileStat& stat) TALLY_EXCLUDES(lock_);
+
+  [[nodiscard]] DirCounters counters(DirIndex dir) const;
+  [[nodiscard]] DirIndex find(const FileKey& key) const;
+  [[nodiscard]] FileKey key_of(DirIndex dir) const { return keys_.key_of(dir.value); }
+  [[nodiscard]] DirIndex root() const { return root_; }
+  [[nodiscard]] uint32_t size() const { return pool_.size(); }
+  [[nodiscard]] uint32_t capacity() const { return pool_.capacity(); }
+
+  /// True once any counter was found wrong since start.
+  [[nodiscard]] bool suspect() const { return suspect_.load(std::memory_order_relaxed); }
+  void mark_suspect(DirIndex dir);
+
+  /// From now on the first change of `dir` or below reports `watcher` (not 0) once to the StaleList
+  /// and ends the watch. Call it before reading the counters that somebody will remember.
+  void watch(DirIndex dir, uint64_t watcher);
+
+  // What HardLinks and the scanner build on.
+
+  [[nodiscard]] SharedMutex& lock() TALLY_RETURN_CAPABILITY(lock_) { return lock_; }
+  DirNode& node(DirIndex dir) { return pool_[dir]; }
+  [[nodiscard]] const DirNode& node(DirIndex dir) const { return pool_[dir]; }
+  [[nodiscard]] DirIndex parent(DirIndex dir) const {
+    return {node(dir).parent.load(std::memory_order_acquire)};
+  }
+
+  /// The change at one directory alone, without its ancestors. The time is clamped already.
+  void add(DirIndex dir, const Delta& delta, TimeNs ctime_ns) TALLY_REQUIRES_SHARED(lock_);
+
+  /// Hangs `dir` below another parent: parent link, lists of children, `subdirs` of both. The
+  /// recursive counters of the ancestors are the caller's.
+  void relink(DirIndex dir, DirIndex new_parent) TALLY_REQUIRES(lock_);
+
+ private:
+  Result<DirIndex> make_node(const FileStat& stat);
+  void link_child(DirIndex parent, DirIndex dir);
+  void unlink_child(DirIndex parent, DirIndex dir) TALLY_REQUIRES(lock_);
+  void apply_upwards(DirIndex dir, const Delta& delta, TimeNs ctime_ns)
+      TALLY_REQUIRES_SHARED(lock_);
+  template <class Counter>
+  void add_checked(DirIndex dir, std::atomic<Counter>& counter, int64_t amount);
+
+  SharedMutex lock_;
+  NodePool<DirNode, DirTag> pool_;
+  KeyTable keys_;
+  StaleList* stale_;
+  DirIndex root_;
+  std::atomic<bool> suspect_ = false;
+};
+
+/// `ctime_ns`, or the current time if that is earlier: a time in the future must not poison rctime.
+TimeNs clamp_to_now(TimeNs ctime_ns);
+
+}  // namespace tally
