@@ -1,5 +1,6 @@
 #include "core/ring.hpp"
 
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -93,7 +94,10 @@ bool Ring::queue_close(int fd) {
 
 Status Ring::submit_and_wait(unsigned min_completions) {
   if (disabled_) {
-    if (const int status = io_uring_enable_rings(&ring_); status < 0) return failure(-status);
+    // The shared library of liburing 2.3 forgot to export io_uring_enable_rings().
+    if (::syscall(SYS_io_uring_register, ring_.ring_fd, IORING_REGISTER_ENABLE_RINGS, nullptr, 0) <
+        0)
+      return last_error();
     disabled_ = false;
   }
   // The kernel counts completions of every kind, so waiting for n opens means waiting for all
