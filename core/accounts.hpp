@@ -13,12 +13,12 @@ namespace tally {
 /// Exactly one of these holds: it is counted in `dir` (one name), it is counted through `link`
 /// (several names), it is an orphan (no name, still open), or it is counted nowhere.
 struct FileRecord {
-  FileKey key;
-  DirIndex dir;
-  LinkIndex link;
+  FileKey key = {};
+  DirIndex dir = {};
+  LinkIndex link = {};
   bool orphan = false;
-  Bytes size;
-  Blocks blocks;
+  Bytes size = {};
+  Blocks blocks = {};
   TimeNs ctime_ns = 0;
 };
 
@@ -78,7 +78,7 @@ class Accounts {
   [[nodiscard]] Bytes orphan_bytes() const { return {orphan_bytes_.load()}; }
 
  private:
-  void observe(FileRecord& file, const FileStat& now);
+  void leave_orphans(FileRecord& file);
 
   DirTree tree_;
   HardLinks links_;

@@ -18,9 +18,9 @@ using DirIndex = PoolIndex<DirTag>;
 
 /// What one change adds to the recursive counters of a directory and of all its ancestors.
 struct Delta {
-  Bytes bytes;
-  Blocks disk;
-  Blocks unique;
+  Bytes bytes = {};
+  Blocks disk = {};
+  Blocks unique = {};
   int64_t files = 0;
   int64_t subdirs = 0;
   int64_t link_names = 0;  ///< names of hard-linked inodes, see HardLinks
@@ -30,7 +30,8 @@ struct Delta {
   Delta operator-() const;
 };
 
-/// One directory's counters as they stood when they were read; the meaning of each is in the README.
+/// One directory's counters as they stood when they were read; the meaning of each is in the
+/// README.
 struct DirCounters {
   Bytes rbytes;
   Blocks rdisk;
@@ -95,8 +96,8 @@ class DirTree {
   /// `parent`'s list of children.
   Result<DirIndex> insert_scanned(DirIndex parent, const FileStat& stat);
 
-  /// Takes a directory and whatever is still counted in it out of the tree and of all its ancestors.
-  /// Its node stays readable, and detached, until release().
+  /// Takes a directory, and whatever is still counted in it, out of the tree and of all its
+  /// ancestors. Its node stays readable, and detached, until release().
   void remove(DirIndex dir) TALLY_EXCLUDES(lock_);
 
   /// Gives the node of a removed directory back.
@@ -106,8 +107,9 @@ class DirTree {
   /// now) and their rgen, and reports those that are watched.
   void apply(DirIndex dir, const Delta& delta, TimeNs ctime_ns) TALLY_EXCLUDES(lock_);
 
-  /// As apply(), and counts `entries` non-directories more directly in `dir`.
-  void apply_entries(DirIndex dir, int64_t entries, const Delta& delta, TimeNs ctime_ns)
+  /// Applies a change that leaves `from` for `to`: a file renamed. Directories that have both below
+  /// them keep their counters throughout.
+  void transfer(DirIndex from, DirIndex to, const Delta& delta, TimeNs ctime_ns)
       TALLY_EXCLUDES(lock_);
 
   /// Accounts the directory's own blocks and ctime as just observed. The caller holds the
@@ -138,8 +140,18 @@ class DirTree {
     return {node(dir).parent.load(std::memory_order_acquire)};
   }
 
+  /// The deepest directory that has both at or below it.
+  [[nodiscard]] DirIndex lowest_common_ancestor(DirIndex a, DirIndex b) const
+      TALLY_REQUIRES_SHARED(lock_);
+
   /// The change at one directory alone, without its ancestors. The time is clamped already.
   void add(DirIndex dir, const Delta& delta, TimeNs ctime_ns) TALLY_REQUIRES_SHARED(lock_);
+
+  /// What `dir` adds to its ancestors: its recursive counters and itself.
+  [[nodiscard]] Delta totals(DirIndex dir) const;
+
+  /// Counts `entries` non-directories more directly in `dir`.
+  void add_entries(DirIndex dir, int64_t entries);
 
   /// Hangs `dir` below another parent: parent link, lists of children, `subdirs` of both. The
   /// recursive counters of the ancestors are the caller's.
@@ -149,7 +161,7 @@ class DirTree {
   Result<DirIndex> make_node(const FileStat& stat);
   void link_child(DirIndex parent, DirIndex dir);
   void unlink_child(DirIndex parent, DirIndex dir) TALLY_REQUIRES(lock_);
-  void apply_upwards(DirIndex dir, const Delta& delta, TimeNs ctime_ns)
+  void apply_upwards(DirIndex dir, DirIndex end, const Delta& delta, TimeNs ctime_ns)
       TALLY_REQUIRES_SHARED(lock_);
   template <class Counter>
   void add_checked(DirIndex dir, std::atomic<Counter>& counter, int64_t amount);

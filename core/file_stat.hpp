@@ -26,11 +26,11 @@ using TimeNs = int64_t;
 
 /// What accounting needs to know of an inode, as statx(2) reported it at one moment.
 struct FileStat {
-  FileKey key;
+  FileKey key = {};
   uint32_t mode = 0;   ///< type and permission bits, as st_mode
   uint32_t nlink = 0;  ///< names on the filesystem, inside and outside the source
-  Bytes size;
-  Blocks blocks;
+  Bytes size = {};
+  Blocks blocks = {};
   TimeNs ctime_ns = 0;
 
   [[nodiscard]] bool is_directory() const { return S_ISDIR(mode); }

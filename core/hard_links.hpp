@@ -16,16 +16,16 @@ struct LinkTag;
 using LinkIndex = PoolIndex<LinkTag>;
 
 /// Inodes with several names, and in which directories these are, so that such an inode counts once
-/// in every directory that has at least one of its names below, and its blocks count as unique where
-/// all of its names are below.
+/// in every directory that has at least one of its names below, and its blocks count as unique
+/// where all of its names are below.
 ///
-/// How a change is applied: a walk from every name to the root collects, for each directory met, how
-/// many names are below it before and after the change; each such directory then gets exactly the
-/// difference, in one step, so that no reader ever sees an inode missing for a moment. The cost is
-/// the number of distinct directories with a name times their depth.
+/// How a change is applied: a walk from every name to the root collects, for each directory met,
+/// how many names are below it before and after the change; each such directory then gets exactly
+/// the difference, in one step, so that no reader ever sees an inode missing for a moment. The cost
+/// is the number of distinct directories with a name times their depth.
 ///
-/// Thread-safe: one mutex, taken after the inode's lock and before the tree's. Allocates nothing after
-/// construction.
+/// Thread-safe: one mutex, taken after the inode's lock and before the tree's. Allocates nothing
+/// after construction.
 class HardLinks {
  public:
   /// Room for `inodes_max` inodes. Throws std::bad_alloc.
@@ -33,40 +33,108 @@ class HardLinks {
 
   [[nodiscard]] LinkIndex find(const FileKey& key) const { return {keys_.find(key)}; }
 
-  /// For the scanner: records a name, and counts it in nothing but the list of its directory;
-  /// fold() does the rest. ENOSPC when the room is used up.
+  /// For the scanner: records a name and counts it nowhere; fold() does that. The caller counts it
+  /// in the directory's own `files`. ENOSPC when the room is used up.
   Status add_scanned_name(DirIndex dir, const FileStat& stat) TALLY_EXCLUDES(mutex_);
 
   /// Counts all that add_scanned_name() recorded. Once, after the scan's workers have ended.
   void fold() TALLY_EXCLUDES(mutex_);
 
-  /// Takes over an inode that is counted in `dir` as having one name. No counter changes but
-  /// uniqueness, by `now.nlink`. ENOSPC when the room is used up.
-  Result<LinkIndex> adopt(DirIndex dir, const FileStat& accounted) TALLY_EXCLUDES(mutex_);
+  /// Takes over an inode that is counted in `dir` as an inode with one name; `counted` is what of
+  /// it is counted. No counter changes. ENOSPC when the room is used up.
+  Result<LinkIndex> adopt(DirIndex dir, const FileStat& counted) TALLY_EXCLUDES(mutex_);
 
-  /// What is counted at present, with the links' own nlink.
-  [[nodiscard]] FileStat accounted(LinkIndex link) const TALLY_EXCLUDES(mutex_);
+  /// Gives an inode with exactly one name back to be counted as such in the directory returned; or,
+  /// with no name left in the tree, to be counted nowhere (null). No counter changes.
+  DirIndex drop(LinkIndex link) TALLY_EXCLUDES(mutex_);
 
-  /// The inode is now as observed and has one name more in `dir`.
+  /// The inode is now as observed, and has one name more in `dir`.
   void add_name(LinkIndex link, DirIndex dir, const FileStat& now) TALLY_EXCLUDES(mutex_);
 
-  /// One name less in `dir`. Returns how many names are left in the tree.
+  /// The inode is now as observed, and has one name less in `dir`. Returns how many are left in the
+  /// tree. A name that was never counted marks the directory suspect.
   uint32_t remove_name(LinkIndex link, DirIndex dir, const FileStat& now) TALLY_EXCLUDES(mutex_);
 
+  /// One of the inode's names moved from one directory to another.
   void move_name(LinkIndex link, DirIndex from, DirIndex to, const FileStat& now)
       TALLY_EXCLUDES(mutex_);
 
-  /// Size, blocks, nlink or attributes are now as observed.
+  /// The inode's size, blocks, nlink or attributes are now as observed.
   void reconcile(LinkIndex link, const FileStat& now) TALLY_EXCLUDES(mutex_);
 
-  /// Ends the tracking of an inode with at most one name in the tree, without a change of any counter.
-  /// Returns the directory of that name, null if there is none.
-  DirIndex drop(LinkIndex link) TALLY_EXCLUDES(mutex_);
-
-  /// Moves a directory with its whole subtree below `to`; all counters of all ancestors follow.
+  /// Moves a directory with its whole subtree below `to`; the counters of all ancestors follow.
   void move_directory(DirIndex dir, DirIndex to, TimeNs ctime_ns) TALLY_EXCLUDES(mutex_);
 
+  /// Forgets all names directly in `dir`, which is being removed although it is not known empty.
+  void forget_names_in(DirIndex dir) TALLY_EXCLUDES(mutex_);
+
+  /// How many inodes are tracked.
   [[nodiscard]] uint32_t size() const { return links_.size(); }
+
+ private:
+  struct NameTag;
+  using NameIndex = PoolIndex<NameTag>;
+
+  /// What is counted of an inode, wherever it is counted.
+  struct Counted {
+    Bytes size;
+    Blocks blocks;
+    uint32_t nlink;
+  };
+
+  struct Link {
+    Counted counted;
+    TimeNs ctime_ns;  // until fold()
+    NameIndex first_name;
+    uint32_t names;       // in the tree
+    uint32_t move_stamp;  // the last move_directory() that met it
+  };
+
+  /// All names of one inode in one directory.
+  struct Name {
+    LinkIndex link;
+    DirIndex dir;
+    uint32_t count;
+    NameIndex next_of_link = {};
+    NameIndex next_in_dir = {};
+    NameIndex previous_in_dir = {};
+  };
+
+  /// A directory met on the way up, with the inode's names below it before and after the change.
+  struct Visit {
+    DirIndex dir;
+    int32_t before;
+    int32_t after;
+    Delta delta;  // of move_directory() only
+  };
+
+  static Counted observed(const FileStat& now);
+  static Delta contribution(const Counted& counted, int32_t names_below);
+
+  Result<LinkIndex> create(const FileStat& stat) TALLY_REQUIRES(mutex_);
+  Status record(LinkIndex link, DirIndex dir) TALLY_REQUIRES(mutex_);
+  bool unrecord(LinkIndex link, DirIndex dir) TALLY_REQUIRES(mutex_);
+  void link_into_dir(NameIndex name) TALLY_REQUIRES(mutex_);
+  void unlink_from_dir(NameIndex name) TALLY_REQUIRES(mutex_);
+
+  Visit& visit(DirIndex dir) TALLY_REQUIRES(mutex_);
+  void visit_upwards(DirIndex dir, int32_t before, int32_t after) TALLY_REQUIRES(mutex_);
+  void visit_names(LinkIndex link) TALLY_REQUIRES(mutex_);
+  void settle(LinkIndex link, const FileStat& now) TALLY_REQUIRES(mutex_);
+
+  struct Move;
+  void move_totals(const Move& move) TALLY_REQUIRES(mutex_);
+  void correct_links(const Move& move) TALLY_REQUIRES(mutex_);
+  void correct_link(const Move& move, LinkIndex link) TALLY_REQUIRES(mutex_);
+
+  DirTree& tree_;
+  KeyTable keys_;
+  Mutex mutex_;  // before tree_.lock()
+  NodePool<Link, LinkTag> links_;
+  NodePool<Name, NameTag> names_;
+  ReservedArray<Visit> visits_ TALLY_GUARDED_BY(mutex_);
+  uint32_t visit_count_ TALLY_GUARDED_BY(mutex_) = 0;
+  uint32_t move_stamp_ TALLY_GUARDED_BY(mutex_) = 0;
 };
 
 }  // namespace tally

@@ -1,0 +1,238 @@
+#include "core/dir_tree.hpp"
+
+#include <algorithm>
+#include <cassert>
+#include <ctime>
+
+namespace tally {
+
+namespace {
+
+TimeNs now_ns() {
+  timespec now;
+  ::clock_gettime(CLOCK_REALTIME, &now);
+  return now.tv_sec * 1'000'000'000 + now.tv_nsec;
+}
+
+void raise_to(std::atomic<int64_t>& newest, TimeNs candidate) {
+  TimeNs seen = newest.load();
+  while (seen < candidate && !newest.compare_exchange_weak(seen, candidate)) {
+  }
+}
+
+uint32_t depth_of(const DirTree& tree, DirIndex dir) {
+  uint32_t depth = 0;
+  for (; dir; dir = tree.parent(dir))
+    ++depth;
+  return depth;
+}
+
+}  // namespace
+
+TimeNs clamp_to_now(TimeNs ctime_ns) { return std::min(ctime_ns, now_ns()); }
+
+Delta& Delta::operator+=(const Delta& other) {
+  bytes += other.bytes;
+  disk += other.disk;
+  unique += other.unique;
+  files += other.files;
+  subdirs += other.subdirs;
+  link_names += other.link_names;
+  return *this;
+}
+
+Delta Delta::operator-() const {
+  return {.bytes = -bytes,
+          .disk = -disk,
+          .unique = -unique,
+          .files = -files,
+          .subdirs = -subdirs,
+          .link_names = -link_names};
+}
+
+DirTree::DirTree(uint32_t capacity, StaleList* stale)
+    : pool_(capacity), keys_(capacity), stale_(stale) {}
+
+Result<DirIndex> DirTree::make_node(const FileStat& stat) {
+  auto acquired = pool_.acquire();
+  if (!acquired) return acquired;
+  DirNode& fresh = pool_[*acquired];
+  fresh.own_blocks = static_cast<uint32_t>(stat.blocks.count);
+  fresh.disk_blocks = stat.blocks.count;
+  fresh.unique_blocks = stat.blocks.count;
+  fresh.rctime_ns = clamp_to_now(stat.ctime_ns);
+  if (keys_.insert(stat.key, acquired->value) != acquired->value) {
+    (void)pool_.release(*acquired);
+    return failure(EEXIST);
+  }
+  return acquired;
+}
+
+Result<DirIndex> DirTree::insert(DirIndex parent, const FileStat& stat) {
+  WriterLock lock(lock_);
+  return insert_scanned(parent, stat);
+}
+
+Result<DirIndex> DirTree::insert_scanned(DirIndex parent, const FileStat& stat) {
+  auto made = make_node(stat);
+  if (!made) return made;
+  if (parent) {
+    link_child(parent, *made);
+  } else {
+    assert(!root_);
+    root_ = *made;
+  }
+  return made;
+}
+
+void DirTree::link_child(DirIndex parent, DirIndex dir) {
+  DirNode& above = node(parent);
+  DirNode& child = node(dir);
+  child.parent = parent.value;
+  child.previous_sibling = 0;
+  child.next_sibling = above.first_child;
+  if (above.first_child != 0) node({above.first_child}).previous_sibling = dir.value;
+  above.first_child = dir.value;
+  add_checked(parent, above.subdirs, +1);
+}
+
+void DirTree::unlink_child(DirIndex parent, DirIndex dir) {
+  DirNode& child = node(dir);
+  if (child.previous_sibling != 0) {
+    node({child.previous_sibling}).next_sibling = child.next_sibling;
+  } else {
+    assert(node(parent).first_child == dir.value);
+    node(parent).first_child = child.next_sibling;
+  }
+  if (child.next_sibling != 0) node({child.next_sibling}).previous_sibling = child.previous_sibling;
+  child.parent = 0;
+  child.next_sibling = 0;
+  child.previous_sibling = 0;
+  add_checked(parent, node(parent).subdirs, -1);
+}
+
+void DirTree::relink(DirIndex dir, DirIndex new_parent) {
+  unlink_child(parent(dir), dir);
+  link_child(new_parent, dir);
+}
+
+Delta DirTree::totals(DirIndex dir) const {
+  const DirNode& n = node(dir);
+  return {.bytes = {n.bytes},
+          .disk = {n.disk_blocks},
+          .unique = {n.unique_blocks},
+          .files = n.rfiles,
+          .subdirs = n.rsubdirs + 1,
+          .link_names = n.link_names};
+}
+
+void DirTree::remove(DirIndex dir) {
+  WriterLock lock(lock_);
+  const DirIndex above = parent(dir);
+  unlink_child(above, dir);
+  apply_upwards(above, {}, -totals(dir), 0);
+  keys_.erase(keys_.key_of(dir.value), dir.value);
+}
+
+void DirTree::release(DirIndex dir) {
+  [[maybe_unused]] const Status released = pool_.release(dir);
+  assert(released);
+}
+
+template <class Counter>
+void DirTree::add_checked(DirIndex dir, std::atomic<Counter>& counter, int64_t amount) {
+  if (amount == 0) return;
+  const auto before = static_cast<int64_t>(counter.fetch_add(static_cast<Counter>(amount)));
+  if (before + amount < 0) mark_suspect(dir);
+}
+
+void DirTree::add(DirIndex dir, const Delta& delta, TimeNs ctime_ns) {
+  DirNode& n = node(dir);
+  add_checked(dir, n.bytes, delta.bytes.count);
+  add_checked(dir, n.disk_blocks, delta.disk.count);
+  add_checked(dir, n.unique_blocks, delta.unique.count);
+  add_checked(dir, n.rfiles, delta.files);
+  add_checked(dir, n.rsubdirs, delta.subdirs);
+  add_checked(dir, n.link_names, delta.link_names);
+  raise_to(n.rctime_ns, ctime_ns);
+  n.rgen.fetch_add(1);
+  // All of these are sequentially consistent, as are watch() and counters(): either this sees the
+  // watcher, or whoever reads the counters after setting it sees this change.
+  if (n.watcher.load() == 0 || stale_ == nullptr) return;
+  uint64_t watcher = n.watcher.exchange(0);
+  if (watcher == 0 || stale_->push(watcher)) return;
+  uint64_t unwatched = 0;
+  n.watcher.compare_exchange_strong(unwatched, watcher);
+}
+
+void DirTree::apply_upwards(DirIndex dir, DirIndex end, const Delta& delta, TimeNs ctime_ns) {
+  for (; dir != end; dir = parent(dir))
+    add(dir, delta, ctime_ns);
+}
+
+void DirTree::apply(DirIndex dir, const Delta& delta, TimeNs ctime_ns) {
+  const TimeNs clamped_ns = clamp_to_now(ctime_ns);
+  ReaderLock lock(lock_);
+  apply_upwards(dir, {}, delta, clamped_ns);
+}
+
+void DirTree::transfer(DirIndex from, DirIndex to, const Delta& delta, TimeNs ctime_ns) {
+  const TimeNs clamped_ns = clamp_to_now(ctime_ns);
+  ReaderLock lock(lock_);
+  const DirIndex common = lowest_common_ancestor(from, to);
+  apply_upwards(from, common, -delta, clamped_ns);
+  apply_upwards(to, common, delta, clamped_ns);
+  apply_upwards(common, {}, {}, clamped_ns);
+}
+
+DirIndex DirTree::lowest_common_ancestor(DirIndex a, DirIndex b) const {
+  uint32_t depth_a = depth_of(*this, a);
+  uint32_t depth_b = depth_of(*this, b);
+  for (; depth_a > depth_b; --depth_a)
+    a = parent(a);
+  for (; depth_b > depth_a; --depth_b)
+    b = parent(b);
+  while (a != b) {
+    a = parent(a);
+    b = parent(b);
+  }
+  return a;
+}
+
+void DirTree::add_entries(DirIndex dir, int64_t entries) {
+  add_checked(dir, node(dir).files, entries);
+}
+
+void DirTree::reconcile_own(DirIndex dir, const FileStat& stat) {
+  const int64_t before = node(dir).own_blocks.exchange(static_cast<uint32_t>(stat.blocks.count));
+  const Blocks change = {stat.blocks.count - before};
+  apply(dir, {.disk = change, .unique = change}, stat.ctime_ns);
+}
+
+DirCounters DirTree::counters(DirIndex dir) const {
+  const DirNode& n = node(dir);
+  return {.rbytes = {n.bytes},
+          .rdisk = {n.disk_blocks},
+          .runique = {n.unique_blocks},
+          .rfiles = n.rfiles,
+          .rsubdirs = n.rsubdirs,
+          .files = n.files,
+          .subdirs = n.subdirs,
+          .rctime_ns = n.rctime_ns,
+          .rgen = n.rgen,
+          .suspect = n.suspect != 0};
+}
+
+DirIndex DirTree::find(const FileKey& key) const { return {keys_.find(key)}; }
+
+void DirTree::mark_suspect(DirIndex dir) {
+  node(dir).suspect = 1;
+  suspect_.store(true, std::memory_order_relaxed);
+}
+
+void DirTree::watch(DirIndex dir, uint64_t watcher) {
+  assert(watcher != 0);
+  node(dir).watcher.store(watcher);
+}
+
+}  // namespace tally

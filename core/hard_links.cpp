@@ -1,0 +1,365 @@
+#include "core/hard_links.hpp"
+
+#include <algorithm>
+#include <cassert>
+#include <limits>
+
+namespace tally {
+
+namespace {
+
+// A farm of snapshots has many more names than inodes; address space is all this costs.
+uint32_t names_max(uint32_t inodes_max) {
+  constexpr uint64_t names_per_inode = 16;
+  return static_cast<uint32_t>(
+      std::min<uint64_t>(inodes_max * names_per_inode, std::numeric_limits<uint32_t>::max() - 1));
+}
+
+}  // namespace
+
+HardLinks::HardLinks(DirTree& tree, uint32_t inodes_max)
+    : tree_(tree),
+      keys_(inodes_max),
+      links_(inodes_max),
+      names_(names_max(inodes_max)),
+      visits_(std::size_t{tree.capacity()} + 1) {}
+
+// --- Which inode has names where -------------------------------------------------------------
+
+HardLinks::Counted HardLinks::observed(const FileStat& now) {
+  return {.size = now.size, .blocks = now.blocks, .nlink = now.nlink};
+}
+
+Result<LinkIndex> HardLinks::create(const FileStat& stat) {
+  auto link = links_.acquire();
+  if (!link) return link;
+  links_[*link].counted = observed(stat);
+  links_[*link].ctime_ns = stat.ctime_ns;
+  const uint32_t stored = keys_.insert(stat.key, link->value);
+  assert(stored == link->value);
+  return link;
+}
+
+Status HardLinks::record(LinkIndex link, DirIndex dir) {
+  Link& inode = links_[link];
+  for (NameIndex i = inode.first_name; i; i = names_[i].next_of_link) {
+    if (names_[i].dir != dir) continue;
+    ++names_[i].count;
+    ++inode.names;
+    return {};
+  }
+  const auto name = names_.acquire();
+  if (!name) return std::unexpected(name.error());
+  names_[*name] = {.link = link,
+                   .dir = dir,
+                   .count = 1,
+                   .next_of_link = inode.first_name,
+                   .next_in_dir = {},
+                   .previous_in_dir = {}};
+  inode.first_name = *name;
+  ++inode.names;
+  link_into_dir(*name);
+  return {};
+}
+
+bool HardLinks::unrecord(LinkIndex link, DirIndex dir) {
+  Link& inode = links_[link];
+  NameIndex* place = &inode.first_name;
+  while (*place && names_[*place].dir != dir)
+    place = &names_[*place].next_of_link;
+  if (!*place) return false;
+  --inode.names;
+  const NameIndex name = *place;
+  if (--names_[name].count != 0) return true;
+  *place = names_[name].next_of_link;
+  unlink_from_dir(name);
+  (void)names_.release(name);
+  return true;
+}
+
+void HardLinks::link_into_dir(NameIndex name) {
+  uint32_t& first = tree_.node(names_[name].dir).first_link_name;
+  names_[name].next_in_dir = {first};
+  if (first != 0) names_[{first}].previous_in_dir = name;
+  first = name.value;
+}
+
+void HardLinks::unlink_from_dir(NameIndex name) {
+  const Name& gone = names_[name];
+  if (gone.previous_in_dir) {
+    names_[gone.previous_in_dir].next_in_dir = gone.next_in_dir;
+  } else {
+    tree_.node(gone.dir).first_link_name = gone.next_in_dir.value;
+  }
+  if (gone.next_in_dir) names_[gone.next_in_dir].previous_in_dir = gone.previous_in_dir;
+}
+
+// --- One inode changes -----------------------------------------------------------------------
+
+HardLinks::Visit& HardLinks::visit(DirIndex dir) {
+  // A sparse set (Briggs and Torczon 1993): `scratch` is believed only if the visit it names is in
+  // use and agrees, so that it never needs to be reset.
+  uint32_t& slot = tree_.node(dir).scratch;
+  if (slot >= visit_count_ || visits_[slot].dir != dir) {
+    slot = visit_count_++;
+    visits_[slot] = {.dir = dir, .before = 0, .after = 0, .delta = {}};
+  }
+  return visits_[slot];
+}
+
+void HardLinks::visit_upwards(DirIndex dir, int32_t before, int32_t after) {
+  for (; dir; dir = tree_.parent(dir)) {
+    Visit& met = visit(dir);
+    met.before += before;
+    met.after += after;
+  }
+}
+
+void HardLinks::visit_names(LinkIndex link) {
+  visit_count_ = 0;
+  for (NameIndex i = links_[link].first_name; i; i = names_[i].next_of_link) {
+    const auto count = static_cast<int32_t>(names_[i].count);
+    visit_upwards(names_[i].dir, count, count);
+  }
+}
+
+Delta HardLinks::contribution(const Counted& counted, int32_t names_below) {
+  if (names_below <= 0) return {.link_names = names_below};
+  const bool all_below = static_cast<uint32_t>(names_below) >= counted.nlink;
+  return {.bytes = counted.size,
+          .disk = counted.blocks,
+          .unique = all_below ? counted.blocks : Blocks{},
+          .files = 1,
+          .link_names = names_below};
+}
+
+void HardLinks::settle(LinkIndex link, const FileStat& now) {
+  const Counted before = links_[link].counted;
+  const Counted after = links_[link].counted = observed(now);
+  const TimeNs ctime_ns = clamp_to_now(now.ctime_ns);
+  for (uint32_t i = 0; i < visit_count_; ++i) {
+    const Visit& met = visits_[i];
+    Delta delta = contribution(after, met.after);
+    delta += -contribution(before, met.before);
+    tree_.add(met.dir, delta, ctime_ns);
+  }
+}
+
+Status HardLinks::add_scanned_name(DirIndex dir, const FileStat& stat) {
+  MutexLock lock(mutex_);
+  LinkIndex link = find(stat.key);
+  if (!link) {
+    const auto created = create(stat);
+    if (!created) return std::unexpected(created.error());
+    link = *created;
+  }
+  return record(link, dir);
+}
+
+void HardLinks::fold() {
+  MutexLock lock(mutex_);
+  ReaderLock tree_lock(tree_.lock());
+  for (uint32_t i = 1; i <= links_.high_water(); ++i) {
+    const Link& inode = links_[{i}];
+    visit_count_ = 0;
+    for (NameIndex n = inode.first_name; n; n = names_[n].next_of_link)
+      visit_upwards(names_[n].dir, 0, static_cast<int32_t>(names_[n].count));
+    const TimeNs ctime_ns = clamp_to_now(inode.ctime_ns);
+    for (uint32_t v = 0; v < visit_count_; ++v)
+      tree_.add(visits_[v].dir, contribution(inode.counted, visits_[v].after), ctime_ns);
+  }
+}
+
+Result<LinkIndex> HardLinks::adopt(DirIndex dir, const FileStat& counted) {
+  MutexLock lock(mutex_);
+  const auto link = create(counted);
+  if (!link) return link;
+  // As long as one name is all that is counted, the inode counts as unique.
+  links_[*link].counted.nlink = 1;
+  if (const Status recorded = record(*link, dir); !recorded) {
+    keys_.erase(counted.key, link->value);
+    (void)links_.release(*link);
+    return std::unexpected(recorded.error());
+  }
+  ReaderLock tree_lock(tree_.lock());
+  for (DirIndex d = dir; d; d = tree_.parent(d))
+    tree_.add(d, {.link_names = 1}, 0);
+  return link;
+}
+
+DirIndex HardLinks::drop(LinkIndex link) {
+  MutexLock lock(mutex_);
+  const Link& inode = links_[link];
+  DirIndex dir;
+  if (inode.first_name) {
+    dir = names_[inode.first_name].dir;
+    const bool unrecorded = unrecord(link, dir);
+    assert(unrecorded && inode.names == 0);
+    ReaderLock tree_lock(tree_.lock());
+    for (DirIndex d = dir; d; d = tree_.parent(d))
+      tree_.add(d, {.link_names = -1}, 0);
+  }
+  keys_.erase(keys_.key_of(link.value), link.value);
+  (void)links_.release(link);
+  return dir;
+}
+
+void HardLinks::add_name(LinkIndex link, DirIndex dir, const FileStat& now) {
+  MutexLock lock(mutex_);
+  ReaderLock tree_lock(tree_.lock());
+  visit_names(link);
+  tree_.add_entries(dir, +1);
+  if (record(link, dir)) {
+    visit_upwards(dir, 0, +1);
+  } else {
+    tree_.mark_suspect(dir);
+  }
+  settle(link, now);
+}
+
+uint32_t HardLinks::remove_name(LinkIndex link, DirIndex dir, const FileStat& now) {
+  MutexLock lock(mutex_);
+  ReaderLock tree_lock(tree_.lock());
+  visit_names(link);
+  tree_.add_entries(dir, -1);
+  if (unrecord(link, dir)) {
+    visit_upwards(dir, 0, -1);
+  } else {
+    tree_.mark_suspect(dir);
+  }
+  settle(link, now);
+  return links_[link].names;
+}
+
+void HardLinks::move_name(LinkIndex link, DirIndex from, DirIndex to, const FileStat& now) {
+  MutexLock lock(mutex_);
+  ReaderLock tree_lock(tree_.lock());
+  visit_names(link);
+  if (from != to) {
+    tree_.add_entries(from, -1);
+    tree_.add_entries(to, +1);
+    // Recorded first: the name that goes makes room, but only after the new one is safe.
+    if (record(link, to) && unrecord(link, from)) {
+      visit_upwards(from, 0, -1);
+      visit_upwards(to, 0, +1);
+    } else {
+      tree_.mark_suspect(from);
+      tree_.mark_suspect(to);
+    }
+  }
+  settle(link, now);
+}
+
+void HardLinks::reconcile(LinkIndex link, const FileStat& now) {
+  MutexLock lock(mutex_);
+  ReaderLock tree_lock(tree_.lock());
+  visit_names(link);
+  settle(link, now);
+}
+
+void HardLinks::forget_names_in(DirIndex dir) {
+  MutexLock lock(mutex_);
+  ReaderLock tree_lock(tree_.lock());
+  while (const NameIndex name{tree_.node(dir).first_link_name}) {
+    const LinkIndex link = names_[name].link;
+    const Counted& counted = links_[link].counted;
+    visit_names(link);
+    if (unrecord(link, dir)) visit_upwards(dir, 0, -1);
+    settle(link, {.nlink = counted.nlink, .size = counted.size, .blocks = counted.blocks});
+  }
+}
+
+// --- A directory moves -----------------------------------------------------------------------
+//
+// Ancestors that the old and the new place have in common keep what they count; all that can change
+// is in the two chains below the lowest common one. What a directory counts is the sum over plain
+// inodes plus the union over hard-linked ones, so the totals of the moved directory are taken from
+// the one chain and given to the other as they are, and then corrected for every hard-linked inode
+// with names in the subtree: it does not leave an old ancestor that has other names of it, and is
+// no news to a new one. Everything is collected per directory first and then applied in one step.
+
+struct HardLinks::Move {
+  DirIndex dir;
+  Delta totals;
+  uint32_t old_end;  // visits 1 … old_end - 1: the old chain; visit 0 is the directory itself
+  uint32_t new_end;  // visits old_end … new_end - 1: the new chain
+};
+
+void HardLinks::move_directory(DirIndex dir, DirIndex to, TimeNs ctime_ns) {
+  MutexLock lock(mutex_);
+  WriterLock tree_lock(tree_.lock());
+  // Not every filesystem moves the ctime of what is renamed, but all below is new to the new place.
+  const TimeNs newest_ns = std::max<TimeNs>(clamp_to_now(ctime_ns), tree_.node(dir).rctime_ns);
+  const DirIndex from = tree_.parent(dir);
+  const DirIndex common = tree_.lowest_common_ancestor(from, to);
+
+  visit_count_ = 0;
+  visit(dir);
+  for (DirIndex d = from; d != common; d = tree_.parent(d))
+    visit(d);
+  Move move{.dir = dir, .totals = tree_.totals(dir), .old_end = visit_count_, .new_end = 0};
+  for (DirIndex d = to; d != common; d = tree_.parent(d))
+    visit(d);
+  move.new_end = visit_count_;
+
+  move_totals(move);
+  if (move.totals.link_names != 0) correct_links(move);
+
+  if (from != to) tree_.relink(dir, to);
+  for (uint32_t i = 0; i < move.new_end; ++i)
+    tree_.add(visits_[i].dir, visits_[i].delta, newest_ns);
+  for (DirIndex d = common; d; d = tree_.parent(d))
+    tree_.add(d, {}, newest_ns);
+}
+
+void HardLinks::move_totals(const Move& move) {
+  for (uint32_t i = 1; i < move.old_end; ++i)
+    visits_[i].delta = -move.totals;
+  for (uint32_t i = move.old_end; i < move.new_end; ++i)
+    visits_[i].delta = move.totals;
+}
+
+void HardLinks::correct_links(const Move& move) {
+  ++move_stamp_;
+  DirIndex d = move.dir;
+  while (true) {
+    const DirNode& n = tree_.node(d);
+    for (NameIndex i{n.first_link_name}; i; i = names_[i].next_in_dir) {
+      Link& inode = links_[names_[i].link];
+      if (inode.move_stamp == move_stamp_) continue;
+      inode.move_stamp = move_stamp_;
+      correct_link(move, names_[i].link);
+    }
+    // Depth first, leaving out subtrees without names of hard-linked inodes.
+    if (n.link_names != 0 && n.first_child != 0) {
+      d = {n.first_child};
+      continue;
+    }
+    while (d != move.dir && tree_.node(d).next_sibling == 0)
+      d = tree_.parent(d);
+    if (d == move.dir) return;
+    d = {tree_.node(d).next_sibling};
+  }
+}
+
+void HardLinks::correct_link(const Move& move, LinkIndex link) {
+  visit_count_ = move.new_end;
+  for (uint32_t i = 0; i < move.new_end; ++i)
+    visits_[i].before = 0;
+  const Link& inode = links_[link];
+  for (NameIndex n = inode.first_name; n; n = names_[n].next_of_link)
+    visit_upwards(names_[n].dir, static_cast<int32_t>(names_[n].count), 0);
+
+  const int32_t moving = visits_[0].before;
+  const Delta moved = contribution(inode.counted, moving);
+  for (uint32_t i = 1; i < move.new_end; ++i) {
+    const bool leaves = i < move.old_end;
+    const int32_t before = visits_[i].before;
+    Delta& delta = visits_[i].delta;
+    delta += contribution(inode.counted, leaves ? before - moving : before + moving);
+    delta += -contribution(inode.counted, before);
+    delta += leaves ? moved : -moved;  // what move_totals() has assumed
+  }
+}
+
+}  // namespace tally
