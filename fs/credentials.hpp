@@ -1,0 +1,54 @@
+#pragma once
+
+#include <sys/types.h>
+
+#include "core/result.hpp"
+
+namespace tally::fs {
+
+/// Who asked for a request (fuse_ctx): `pid` is the thread's, as /proc names it.
+struct Caller {
+  uid_t uid;
+  gid_t gid;
+  pid_t pid;
+};
+
+/// Makes worker threads act on the lower filesystem in the name of their callers, so that whatever
+/// is created belongs to the right owner from its first moment.
+///
+/// A thread stays who it became until it becomes somebody else: consecutive requests of one caller
+/// cost no system call. So every handler that changes anything says first whose work it does.
+///
+/// Permissions were checked by the kernel (default_permissions) and must not be checked a second
+/// time, so all capabilities of the daemon stay effective, except for callers other than root
+/// CAP_FSETID (their writes clear setuid and setgid bits) and CAP_SYS_RESOURCE (they must not use
+/// up the blocks reserved for root).
+///
+/// Thread-safe; raw system calls, because glibc's wrappers would change every thread. Allocates
+/// nothing. Where the daemon may not switch (an unprivileged mount) every function is a no-op.
+class Credentials {
+ public:
+  /// Looks at the calling thread's capabilities. Call it before any thread becomes anybody.
+  Credentials();
+
+  /// For writing and truncating: the caller's fsuid, fsgid and capabilities. EPERM if the kernel
+  /// refuses (an id that has no meaning in the daemon's user namespace).
+  [[nodiscard]] Status become(const Caller& caller) const;
+
+  /// For creating: become() and the caller's supplementary groups, read from /proc. A caller that
+  /// has exited already has none.
+  [[nodiscard]] Status become_creator(const Caller& caller) const;
+
+  /// For everything that has been checked completely (chmod, chown, times, xattrs, links, renames):
+  /// the daemon itself, with every capability it has.
+  [[nodiscard]] Status become_daemon() const;
+
+  [[nodiscard]] bool can_switch() const { return can_switch_; }
+
+ private:
+  uid_t daemon_uid_;
+  gid_t daemon_gid_;
+  bool can_switch_;
+};
+
+}  // namespace tally::fs

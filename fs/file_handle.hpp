@@ -1,0 +1,70 @@
+#pragma once
+
+#include <sys/types.h>
+
+#include <array>
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+
+#include "core/result.hpp"
+#include "core/thread_safety.hpp"
+#include "core/unique_fd.hpp"
+
+namespace tally::fs {
+
+/// What tells an inode from a later one with the same device and inode number: its file handle
+/// (name_to_handle_at(2)), which holds the inode's generation; where a filesystem has no handles,
+/// its birth time; where it has not even that, nothing (then all identities are equal).
+struct Identity {
+  /// Enough for ext4 (8), xfs (16), tmpfs (12), btrfs (20) and their like.
+  static constexpr std::size_t bytes_max = 40;
+  enum class Kind : uint8_t { none, handle, birth_time };
+
+  std::array<std::byte, bytes_max> bytes = {};
+  int32_t handle_type = 0;
+  uint8_t size = 0;
+  Kind kind = Kind::none;
+
+  friend bool operator==(const Identity&, const Identity&) = default;
+};
+
+/// Identities of inodes, and opening them again by file handle. Which devices have usable handles
+/// is found out once per device, with its first directory.
+///
+/// open_by_handle_at(2) needs a descriptor on the mount that is not O_PATH, of which one is kept
+/// per device, and CAP_DAC_READ_SEARCH. Thread-safe. Allocates nothing.
+class FileHandles {
+ public:
+  /// Devices with more than this number of others before them are treated as having no handles.
+  static constexpr std::size_t devices_max = 64;
+
+  /// Tries whether inodes of this device can be opened by handle, unless that is known already.
+  /// `directory_fd`: any directory on it, O_PATH will do.
+  void add_device(uint32_t dev, int directory_fd) TALLY_EXCLUDES(mutex_);
+
+  /// Whether inodes of this device can be opened by handle.
+  [[nodiscard]] bool usable(uint32_t dev) const { return mount_fd(dev) >= 0; }
+
+  /// The identity of an inode of this device that is open as `fd` (O_PATH will do).
+  [[nodiscard]] Result<Identity> identify(uint32_t dev, int fd) const;
+
+  /// An O_PATH descriptor of the inode; ESTALE if it no longer exists, EOPNOTSUPP if its identity
+  /// is no handle.
+  [[nodiscard]] Result<UniqueFd> open(uint32_t dev, const Identity& identity) const;
+
+ private:
+  struct Device {
+    uint32_t dev = 0;
+    UniqueFd mount;  // none: no handles
+  };
+
+  [[nodiscard]] const Device* find(uint32_t dev) const;
+  [[nodiscard]] int mount_fd(uint32_t dev) const;
+
+  Mutex mutex_;  // held to add a device
+  std::array<Device, devices_max> devices_;
+  std::atomic<std::size_t> device_count_ = 0;  // devices below it never change again
+};
+
+}  // namespace tally::fs
