@@ -1,0 +1,182 @@
+#pragma once
+
+#include <sys/stat.h>
+#include <sys/statvfs.h>
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+
+#include <fuse_lowlevel.h>
+
+#include "core/accounts.hpp"
+#include "core/aligned_buffer_pool.hpp"
+#include "core/object_pool.hpp"
+#include "core/stale_list.hpp"
+#include "core/unique_fd.hpp"
+#include "fs/credentials.hpp"
+#include "fs/descriptor_budget.hpp"
+#include "fs/inode_table.hpp"
+#include "fs/open_file.hpp"
+
+namespace tally::fs {
+
+class Settler;
+
+/// How file data is read from the lower filesystem.
+enum class DataPath { direct, buffered };
+
+/// What st_size of a directory says.
+enum class DirectorySize { recursive, native };
+
+/// What the mount is told once, before it starts. Capacities are counts of objects; the defaults
+/// suit a test.
+struct FilesystemOptions {
+  DataPath data_path = DataPath::direct;
+  DirectorySize directory_size = DirectorySize::recursive;
+  bool list_counters = false;  ///< listxattr names the counters of directories
+  double attribute_timeout_s = 1.0;
+  double entry_timeout_s = 1.0;
+  uint32_t directories_max = 1 << 20;    ///< nodes of the tree
+  uint32_t linked_inodes_max = 1 << 20;  ///< inodes with several names
+  uint32_t inodes_max = 1 << 20;         ///< slots of the inode table
+  uint32_t descriptors_max = 512;        ///< for requests: cached inodes, open files, directories
+  uint32_t open_files_max = 1 << 14;
+  uint32_t open_directories_max = 1 << 10;
+  uint32_t stale_directories_max = 1 << 14;  ///< a power of two
+  uint32_t buffers = 16;
+  std::size_t buffer_size_bytes = 1 << 20;  ///< of one buffer; also the largest read
+};
+
+/// The mounted filesystem: what each FUSE request does to the lower directory and to the accounts.
+///
+/// Every request has one shape: find the inode; do the lower operation; account what is observed
+/// afterwards, under the inode's lock; return what the reply says. None of them replies or calls
+/// what allocates in libfuse: the table of operations() does, outside of the hot path sections.
+///
+/// Requests are thread-safe, allocate nothing, and fail with the errno of the lower filesystem.
+/// What goes wrong in accounting never fails a request: it makes a directory suspect.
+///
+/// Assumed of the mount: default_permissions, KILLPRIV_V2, no writeback cache, no splice, umask
+/// applied by the kernel (no DONT_MASK; the process's own umask is 0), and EXPLICIT_INVAL_DATA
+/// instead of AUTO_INVAL_DATA: open() says by itself when the kernel's pages are to be dropped.
+class Filesystem {
+ public:
+  /// `source`: an open directory, the root of what is mounted. Takes all the memory there will be.
+  /// Throws std::bad_alloc, std::system_error, std::invalid_argument.
+  Filesystem(UniqueFd source, const FilesystemOptions& options);
+  Filesystem(const Filesystem&) = delete;
+  Filesystem& operator=(const Filesystem&) = delete;
+
+  /// After the scan, before the first request: the root is in the tree now.
+  void start();
+
+  /// Whoever is to look again, later, at inodes that were written to and released. Without one they
+  /// are looked at when they are released only. Set before the first request, outlives the last.
+  void set_settler(Settler* settler) { settler_ = settler; }
+
+  /// The Settler's callback: accounts the inode as it is on disk now. Any thread.
+  void settle(NodeId node);
+
+  [[nodiscard]] Accounts& accounts() { return accounts_; }
+  [[nodiscard]] StaleList& stale() { return stale_; }
+  [[nodiscard]] InodeTable& inodes() { return inodes_; }
+  [[nodiscard]] AlignedBufferPool& buffers() { return buffers_; }
+  [[nodiscard]] const FilesystemOptions& options() const { return options_; }
+
+  // --- Lookup and attributes (handlers_lookup.cpp) ---------------------------------------------
+  // A returned fuse_entry_param carries one lookup, which forget(entry.ino, 1) takes back.
+
+  Result<fuse_entry_param> lookup(NodeId parent, const char* name);
+  void forget(NodeId node, uint64_t lookups) { inodes_.forget(node, lookups); }
+  Result<struct stat> getattr(NodeId node);
+  /// `to_set`: FUSE_SET_ATTR_* bits; `file`: null unless the request came through a handle.
+  Result<struct stat> setattr(const Caller& caller, NodeId node, const struct stat& wanted,
+                              int to_set, OpenFile* file);
+  /// Returns the length of the target, which is written without a trailing NUL.
+  Result<std::size_t> readlink(NodeId node, std::span<char> target);
+  Result<struct statvfs> statfs(NodeId node);
+
+  // --- Names (handlers_names.cpp, handlers_rename.cpp) -----------------------------------------
+
+  Result<fuse_entry_param> mknod(const Caller& caller, NodeId parent, const char* name, mode_t mode,
+                                 dev_t device);
+  Result<fuse_entry_param> mkdir(const Caller& caller, NodeId parent, const char* name,
+                                 mode_t mode);
+  Result<fuse_entry_param> symlink(const Caller& caller, NodeId parent, const char* name,
+                                   const char* target);
+  Result<fuse_entry_param> link(NodeId node, NodeId parent, const char* name);
+  Status unlink(NodeId parent, const char* name);
+  Status rmdir(NodeId parent, const char* name);
+  Status rename(NodeId from, const char* name, NodeId to, const char* new_name, unsigned flags);
+
+  // --- Open files (handlers_open.cpp, handlers_data.cpp) ---------------------------------------
+
+  struct Opened {
+    OpenFile* file;
+    bool keep_cache;  ///< the pages that the kernel has of it are still right
+  };
+  struct Created {
+    fuse_entry_param entry;
+    Opened opened;
+  };
+
+  /// `flags` as of open(2).
+  Result<Opened> open(const Caller& caller, NodeId node, int flags);
+  Result<Created> create(const Caller& caller, NodeId parent, const char* name, mode_t mode,
+                         int flags);
+  Result<Created> tmpfile(const Caller& caller, NodeId parent, mode_t mode, int flags);
+  void release(OpenFile* file);
+
+  /// Reads up to `size_bytes`, or what a buffer holds; fewer at the end of the file only. The bytes
+  /// lie in `buffer`.
+  Result<std::span<const std::byte>> read(OpenFile& file, AlignedBufferPool::Lease& buffer,
+                                          std::size_t size_bytes, off_t offset);
+  /// `from_mapping`: the bytes come from a mapping of the file, and from an unknown caller.
+  Result<std::size_t> write(const Caller& caller, OpenFile& file, std::span<const char> data,
+                            off_t offset, bool from_mapping);
+  Status flush(OpenFile& file);
+  Status fsync(OpenFile& file, bool data_only);
+  Status fallocate(const Caller& caller, OpenFile& file, int mode, off_t offset, off_t length);
+  Result<std::size_t> copy_file_range(const Caller& caller, OpenFile& source, off_t source_offset,
+                                      OpenFile& target, off_t target_offset, std::size_t size_bytes,
+                                      unsigned flags);
+  Result<off_t> lseek(OpenFile& file, off_t offset, int whence);
+  /// Allowed: FS_IOC_GETFLAGS, FS_IOC_SETFLAGS, FS_IOC_FSGETXATTR, FS_IOC_FSSETXATTR; others are
+  /// ENOTTY. Returns how many bytes of `output` are the result.
+  Result<std::size_t> ioctl(OpenFile& file, unsigned command, std::span<const char> input,
+                            std::span<char> output);
+
+  // --- Open directories (handlers_directories.cpp) ---------------------------------------------
+
+  Result<OpenDirectory*> opendir(NodeId node);
+  /// Fill `reply` with as many entries as fit and return how many bytes these take.
+  Result<std::size_t> readdir(OpenDirectory& directory, off_t offset, std::span<char> reply);
+  Result<std::size_t> readdirplus(OpenDirectory& directory, off_t offset, std::span<char> reply);
+  Status fsyncdir(OpenDirectory& directory, bool data_only);
+  void releasedir(OpenDirectory* directory);
+
+  // --- Extended attributes (handlers_xattrs.cpp) -----------------------------------------------
+
+  /// As getxattr(2): with an empty `value` the size that is needed, ERANGE if it is too small.
+  Result<std::size_t> getxattr(NodeId node, const char* name, std::span<char> value);
+  Result<std::size_t> listxattr(NodeId node, std::span<char> names);
+  Status setxattr(NodeId node, const char* name, std::span<const char> value, int flags);
+  Status removexattr(NodeId node, const char* name);
+
+ private:
+  FilesystemOptions options_;
+  UniqueFd proc_fds_;  // /proc/self/fd
+  Credentials credentials_;
+  StaleList stale_;
+  Accounts accounts_;
+  DescriptorBudget budget_;
+  InodeTable inodes_;
+  AlignedBufferPool buffers_;
+  ObjectPool<OpenFile> open_files_;
+  ObjectPool<OpenDirectory> open_directories_;
+  uint32_t root_device_;
+  Settler* settler_ = nullptr;
+};
+
+}  // namespace tally::fs
