@@ -1,0 +1,62 @@
+#pragma once
+
+#include <sys/types.h>
+
+#include <chrono>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "core/unique_fd.hpp"
+
+namespace tally::test {
+
+/// A program running as a child of the test. What it prints (standard output and error together)
+/// is kept. It is killed when the object dies, and by the kernel when the test itself dies.
+class ChildProcess {
+ public:
+  struct Settings {
+    std::string working_directory = "";
+    /// RLIMIT_NOFILE, soft and hard.
+    std::optional<unsigned long> descriptors_max = std::nullopt;
+  };
+
+  /// Starts `command` (found through PATH). Throws std::system_error when it cannot fork; a
+  /// program that cannot be executed ends with status 127.
+  explicit ChildProcess(const std::vector<std::string>& command)
+      : ChildProcess(command, Settings()) {}
+  ChildProcess(const std::vector<std::string>& command, const Settings& settings);
+  ChildProcess(const ChildProcess&) = delete;
+  ChildProcess& operator=(const ChildProcess&) = delete;
+  ~ChildProcess();
+
+  [[nodiscard]] pid_t pid() const { return pid_; }
+  void signal(int number) const;
+
+  /// Waits for the end: the exit status, or 128 + the signal that killed it; nothing when it is
+  /// still running after `limit`.
+  std::optional<int> wait(std::chrono::milliseconds limit);
+
+  /// Everything printed so far.
+  [[nodiscard]] std::string output() const;
+
+ private:
+  UniqueFd output_;
+  UniqueFd pid_fd_;
+  pid_t pid_ = -1;
+  std::optional<int> status_;
+};
+
+struct Finished {
+  int status;  ///< as ChildProcess::wait; -1 when it had to be killed after the time limit
+  std::string output;
+};
+
+/// Runs a command to its end.
+Finished run(const std::vector<std::string>& command, const std::string& working_directory = "",
+             std::chrono::seconds limit = std::chrono::seconds(60));
+
+/// Whether a program of this name is in PATH.
+bool has_program(const std::string& name);
+
+}  // namespace tally::test
