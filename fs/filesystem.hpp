@@ -62,9 +62,9 @@ struct FilesystemOptions {
 /// instead of AUTO_INVAL_DATA: open() says by itself when the kernel's pages are to be dropped.
 class Filesystem {
  public:
-  /// `source`: an open directory, the root of what is mounted. Takes all the memory there will be.
-  /// Throws std::bad_alloc, std::system_error, std::invalid_argument.
-  Filesystem(UniqueFd source, const FilesystemOptions& options);
+  /// `source_fd`: the root of what is mounted, an open directory; it stays the caller's. Takes all
+  /// the memory there will be. Throws std::bad_alloc, std::system_error, std::invalid_argument.
+  Filesystem(int source_fd, const FilesystemOptions& options);
   Filesystem(const Filesystem&) = delete;
   Filesystem& operator=(const Filesystem&) = delete;
 
