@@ -1,0 +1,165 @@
+#include "fs/limits.hpp"
+
+#include <sched.h>
+#include <sys/statvfs.h>
+
+#include <algorithm>
+#include <bit>
+#include <cstdio>
+#include <system_error>
+
+#include "core/dir_tree.hpp"
+#include "fs/descriptor_budget.hpp"
+#include "fs/inode_table.hpp"
+#include "fs/open_file.hpp"
+
+namespace tally::fs {
+namespace {
+
+// Where the filesystem below has no number of inodes (btrfs and most network filesystems say 0).
+constexpr uint32_t directories_unknown = 1 << 24;
+// The scale target is 100 million directories.
+constexpr uint32_t directories_most = 1 << 27;
+constexpr uint32_t directories_least = 1 << 10;
+constexpr uint32_t linked_inodes_most = 1 << 24;
+constexpr uint32_t inodes_least = 1 << 16;
+constexpr uint32_t inodes_most = 1 << 22;
+constexpr uint32_t handles_most = 1 << 16;
+constexpr uint32_t open_directories_most = 1 << 12;
+// A requester that blocks in a slow lower filesystem must not hold up the others.
+constexpr uint32_t request_threads_per_processor = 4;
+constexpr uint32_t request_threads_least = 8;
+constexpr uint32_t request_threads_most = 64;
+
+// What a hash table by (dev, ino) adds to each object: an entry and its share of the buckets.
+constexpr uint64_t key_bytes = 16 + sizeof(uint32_t);
+// HardLinks keeps a record per inode and one per directory with a name of it; two are the rule.
+constexpr uint64_t link_bytes = 40 + 2 * 24 + key_bytes;
+constexpr uint64_t ring_cell_bytes = 2 * sizeof(uint64_t);
+constexpr uint64_t request_buffer_bytes = (1 << 20) + 4096;
+constexpr uint64_t stack_bytes = 8 << 20;
+constexpr uint64_t stack_used_bytes = 16 << 10;
+constexpr uint64_t scanned_directory_bytes = 32;
+
+uint32_t clamp_count(uint64_t count, uint32_t least, uint32_t most) {
+  return static_cast<uint32_t>(std::clamp<uint64_t>(count, least, most));
+}
+
+std::string human_bytes(uint64_t bytes) {
+  static constexpr const char* units[] = {"B", "KiB", "MiB", "GiB", "TiB"};
+  double amount = static_cast<double>(bytes);
+  std::size_t unit = 0;
+  for (; amount >= 1024 && unit + 1 < std::size(units); ++unit)
+    amount /= 1024;
+  char text[32];
+  std::snprintf(text, sizeof text, unit == 0 ? "%.0f %s" : "%.1f %s", amount, units[unit]);
+  return text;
+}
+
+std::vector<LimitTerm> terms_of(const Limits& limits, const Options& options,
+                                const Machine& machine) {
+  const std::string from_inodes =
+      machine.lower_inodes != 0 ? "inodes of the filesystem below" : "default: no number below";
+  const std::string from_descriptors = "descriptors";
+  const auto term = [](std::string name, uint64_t count, uint64_t bytes, std::string origin) {
+    return LimitTerm{std::move(name), count, bytes, count * bytes, std::move(origin)};
+  };
+  std::vector<LimitTerm> terms = {
+      term("directories", limits.directories_max, sizeof(DirNode) + key_bytes,
+           options.directories_max ? "max_dirs" : from_inodes),
+      term("… while scanning", limits.directories_max, scanned_directory_bytes, "directories"),
+      term("hard-linked inodes", limits.linked_inodes_max, link_bytes, from_inodes),
+      term("cached inodes", limits.inodes_max, sizeof(Inode) + key_bytes, from_inodes),
+      term("open files", limits.open_files_max, sizeof(OpenFile), from_descriptors),
+      term("open directories", limits.open_directories_max, sizeof(OpenDirectory),
+           from_descriptors),
+      term("stale directories", limits.stale_directories_max, ring_cell_bytes, "fixed"),
+      term("settling files", limits.settling_files_max, ring_cell_bytes, "fixed"),
+      term("read buffers", limits.buffers, limits.buffer_size_bytes,
+           options.buffers ? "buffers, buffer_size" : "request threads"),
+      term("request threads", limits.request_threads, request_buffer_bytes + stack_used_bytes,
+           "processors"),
+      term("descriptors", machine.descriptors, 0, "RLIMIT_NOFILE"),
+  };
+  for (LimitTerm& each : terms)
+    if (each.name == "request threads") each.bytes_address += each.count * stack_bytes;
+  return terms;
+}
+
+}  // namespace
+
+Machine Machine::examine(int source_fd) {
+  struct statvfs below;
+  if (::fstatvfs(source_fd, &below) != 0)
+    throw std::system_error(errno, std::generic_category(), "statvfs of the source");
+  cpu_set_t allowed;
+  const bool known = ::sched_getaffinity(0, sizeof allowed, &allowed) == 0;
+  return {.lower_inodes = below.f_files,
+          .descriptors = DescriptorBudget::raise_process_limit(),
+          .processors = known ? static_cast<uint32_t>(CPU_COUNT(&allowed)) : 1};
+}
+
+Limits Limits::compute(const Options& options, const Machine& machine) {
+  const bool known = machine.lower_inodes != 0;
+  Limits limits;
+  limits.directories_max = options.directories_max.value_or(
+      known ? clamp_count(machine.lower_inodes, directories_least, directories_most)
+            : directories_unknown);
+  limits.linked_inodes_max =
+      known ? clamp_count(machine.lower_inodes, inodes_least, linked_inodes_most)
+            : linked_inodes_most;
+  limits.inodes_max =
+      known ? clamp_count(machine.lower_inodes, inodes_least, inodes_most) : inodes_most;
+  limits.open_files_max = std::min(machine.descriptors, handles_most);
+  limits.open_directories_max = std::min(machine.descriptors, open_directories_most);
+  limits.stale_directories_max = 1 << 14;
+  limits.settling_files_max = 1 << 16;
+  limits.request_threads = clamp_count(uint64_t{machine.processors} * request_threads_per_processor,
+                                       request_threads_least, request_threads_most);
+  limits.buffers = options.buffers.value_or(limits.request_threads);
+  limits.buffer_size_bytes = options.buffer_size_bytes;
+  limits.scan_threads = options.scan_threads.value_or(machine.processors);
+  limits.terms = terms_of(limits, options, machine);
+  return limits;
+}
+
+FilesystemOptions Limits::filesystem_options(const Options& options) const {
+  return {.data_path = options.data_path,
+          .directory_size = options.directory_size,
+          .list_counters = options.list_counters,
+          .attribute_timeout_s = options.attribute_timeout_s,
+          .entry_timeout_s = 1.0,
+          .directories_max = directories_max,
+          .linked_inodes_max = linked_inodes_max,
+          .inodes_max = inodes_max,
+          .open_files_max = open_files_max,
+          .open_directories_max = open_directories_max,
+          .stale_directories_max = stale_directories_max,
+          .buffers = buffers,
+          .buffer_size_bytes = buffer_size_bytes};
+}
+
+std::string Limits::table() const {
+  std::string text;
+  char line[160];
+  std::snprintf(line, sizeof line, "%-20s %12s %12s %14s  %s\n", "", "at most", "bytes each",
+                "address space", "from");
+  text += line;
+  uint64_t sum_bytes = 0;
+  for (const LimitTerm& term : terms) {
+    // The name may begin with an ellipsis, which takes three bytes and one column.
+    const int width = term.name.starts_with("…") ? 22 : 20;
+    std::snprintf(line, sizeof line, "%-*s %12llu %12llu %14s  %s\n", width, term.name.c_str(),
+                  static_cast<unsigned long long>(term.count),
+                  static_cast<unsigned long long>(term.bytes_each),
+                  human_bytes(term.bytes_address).c_str(), term.origin.c_str());
+    text += line;
+    sum_bytes += term.bytes_address;
+  }
+  std::snprintf(line, sizeof line, "%-20s %12s %12s %14s\n", "together", "", "",
+                human_bytes(sum_bytes).c_str());
+  text += line;
+  return text + "Address space is reserved at start; memory is taken as it is used.\n";
+}
+
+}  // namespace tally::fs

@@ -1,0 +1,48 @@
+#include "fs/mount_table.hpp"
+
+#include <fstream>
+#include <sstream>
+
+namespace tally::fs {
+namespace {
+
+/// The kernel writes space, tab, newline and backslash as a backslash and three octal digits.
+std::string unescape(std::string_view text) {
+  std::string plain;
+  for (std::size_t i = 0; i < text.size(); ++i) {
+    if (text[i] == '\\' && i + 3 < text.size()) {
+      plain += static_cast<char>((text[i + 1] - '0') * 64 + (text[i + 2] - '0') * 8 +
+                                 (text[i + 3] - '0'));
+      i += 3;
+    } else {
+      plain += text[i];
+    }
+  }
+  return plain;
+}
+
+}  // namespace
+
+std::optional<MountEntry> parse_mount_entry(std::string_view line) {
+  // id parent major:minor root mountpoint options [tags…] - type source super-options
+  std::istringstream words{std::string(line)};
+  std::string id, parent, device, root, mountpoint, options, word, type;
+  words >> id >> parent >> device >> root >> mountpoint >> options;
+  while (words >> word && word != "-") {
+  }
+  if (!(words >> type)) return std::nullopt;
+  return MountEntry{
+      .device = device, .mountpoint = unescape(mountpoint), .options = options, .type = type};
+}
+
+std::optional<MountEntry> mount_at(const std::string& mountpoint) {
+  std::ifstream table("/proc/self/mountinfo");
+  std::optional<MountEntry> found;
+  for (std::string line; std::getline(table, line);) {
+    auto entry = parse_mount_entry(line);
+    if (entry && entry->mountpoint == mountpoint) found = std::move(entry);
+  }
+  return found;
+}
+
+}  // namespace tally::fs

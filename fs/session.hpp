@@ -1,0 +1,58 @@
+#pragma once
+
+#include <memory>
+
+#include <fuse_lowlevel.h>
+
+#include "fs/filesystem.hpp"
+#include "fs/limits.hpp"
+#include "fs/options.hpp"
+#include "fs/preflight.hpp"
+
+namespace tally::fs {
+
+/// One mount, from mount(2) to its end. Made on the main thread, after any fork.
+///
+///     Session session(options, limits, place, filesystem);
+///     session.mount();   // from here on, callers wait for serve()
+///     session.serve();   // until the mount or the process is to end
+class Session {
+ public:
+  /// Prepares the connection; nothing is mounted yet. `filesystem` must outlive the session. Throws
+  /// StartupError.
+  Session(const Options& options, const Limits& limits, const Place& place, Filesystem& filesystem);
+
+  /// Unmounts, if the mount is still there (lazily, so that whoever uses it does not hold us up).
+  ~Session();
+  Session(const Session&) = delete;
+  Session& operator=(const Session&) = delete;
+
+  /// Mounts and agrees with the kernel on the protocol. From now on SIGTERM, SIGINT and SIGHUP end
+  /// serve(). Throws StartupError, with nothing mounted.
+  void mount();
+
+  /// Answers requests until a signal arrives or somebody unmounts. False if the connection failed
+  /// for another reason (which is logged).
+  bool serve();
+
+  /// Whether requests come through io_uring.
+  [[nodiscard]] bool over_uring() const { return over_uring_; }
+
+ private:
+  struct Destroy {
+    void operator()(fuse_session* session) const;
+  };
+
+  void exchange_init();
+  void set_read_ahead() const;
+
+  const Options& options_;
+  const Limits& limits_;
+  const Place& place_;
+  Filesystem& filesystem_;
+  bool uring_wanted_ = false;
+  bool over_uring_ = false;
+  std::unique_ptr<fuse_session, Destroy> session_;
+};
+
+}  // namespace tally::fs

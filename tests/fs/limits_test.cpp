@@ -1,0 +1,97 @@
+#include "fs/limits.hpp"
+
+#include <bit>
+
+#include <catch2/catch.hpp>
+
+using tally::fs::Limits;
+using tally::fs::Machine;
+using tally::fs::Options;
+
+namespace {
+
+constexpr Machine small_machine = {.lower_inodes = 200'000, .descriptors = 20'000, .processors = 2};
+
+}  // namespace
+
+TEST_CASE("the tree has room for as many directories as the filesystem below has inodes") {
+  const Limits limits = Limits::compute({}, small_machine);
+  CHECK(limits.directories_max == 200'000);
+  CHECK(limits.linked_inodes_max == 200'000);
+  CHECK(limits.inodes_max == 200'000);
+}
+
+TEST_CASE("max_dirs, buffers and scan_threads decide where they are given") {
+  Options options;
+  options.directories_max = 77;
+  options.buffers = 5;
+  options.buffer_size_bytes = 8192;
+  options.scan_threads = 9;
+  const Limits limits = Limits::compute(options, small_machine);
+  CHECK(limits.directories_max == 77);
+  CHECK(limits.buffers == 5);
+  CHECK(limits.buffer_size_bytes == 8192);
+  CHECK(limits.scan_threads == 9);
+}
+
+TEST_CASE("a filesystem that has no number of inodes gets a stated default") {
+  const Limits limits =
+      Limits::compute({}, {.lower_inodes = 0, .descriptors = 1024, .processors = 1});
+  CHECK(limits.directories_max == 1 << 24);
+  CHECK(limits.inodes_max == 1 << 22);
+  CHECK(limits.table().find("default: no number below") != std::string::npos);
+}
+
+TEST_CASE("capacities are bounded on both sides, whatever the filesystem says") {
+  const Limits huge =
+      Limits::compute({}, {.lower_inodes = UINT64_MAX, .descriptors = 1 << 20, .processors = 1000});
+  CHECK(huge.directories_max == 1 << 27);
+  CHECK(huge.inodes_max == 1 << 22);
+  CHECK(huge.open_files_max == 1 << 16);
+  CHECK(huge.request_threads == 64);
+  const Limits tiny = Limits::compute({}, {.lower_inodes = 16, .descriptors = 64, .processors = 1});
+  CHECK(tiny.directories_max == 1 << 10);
+  CHECK(tiny.inodes_max == 1 << 16);
+  CHECK(tiny.open_files_max == 64);
+  CHECK(tiny.request_threads == 8);
+}
+
+TEST_CASE("every request thread can have a buffer at the same time") {
+  for (const uint32_t processors : {1U, 2U, 16U, 200U}) {
+    const Limits limits =
+        Limits::compute({}, {.lower_inodes = 1000, .descriptors = 1024, .processors = processors});
+    CHECK(limits.buffers >= limits.request_threads);
+  }
+}
+
+TEST_CASE("what the filesystem is given are these limits") {
+  Options options;
+  options.data_path = tally::fs::DataPath::buffered;
+  options.directory_size = tally::fs::DirectorySize::native;
+  options.list_counters = true;
+  options.attribute_timeout_s = 0.5;
+  const Limits limits = Limits::compute(options, small_machine);
+  const tally::fs::FilesystemOptions given = limits.filesystem_options(options);
+  CHECK(given.data_path == tally::fs::DataPath::buffered);
+  CHECK(given.directory_size == tally::fs::DirectorySize::native);
+  CHECK(given.list_counters);
+  CHECK(given.attribute_timeout_s == 0.5);
+  CHECK(given.directories_max == limits.directories_max);
+  CHECK(given.linked_inodes_max == limits.linked_inodes_max);
+  CHECK(given.inodes_max == limits.inodes_max);
+  CHECK(given.open_files_max == limits.open_files_max);
+  CHECK(given.open_directories_max == limits.open_directories_max);
+  CHECK(std::has_single_bit(given.stale_directories_max));
+  CHECK(given.buffers == limits.buffers);
+  CHECK(given.buffer_size_bytes == limits.buffer_size_bytes);
+}
+
+TEST_CASE("the table names every term and adds them up") {
+  const Limits limits = Limits::compute({}, small_machine);
+  const std::string table = limits.table();
+  for (const auto& term : limits.terms) {
+    CHECK(term.bytes_address >= term.count * term.bytes_each);
+    CHECK(table.find(term.name) != std::string::npos);
+  }
+  CHECK(table.find("together") != std::string::npos);
+}
