@@ -2,6 +2,8 @@
 
 #include <sys/types.h>
 
+#include <cstdint>
+
 #include "core/result.hpp"
 
 namespace tally::fs {
@@ -48,7 +50,8 @@ class Credentials {
  private:
   uid_t daemon_uid_;
   gid_t daemon_gid_;
-  bool can_switch_;
+  uint64_t capabilities_ = 0;  // effective ones of the daemon
+  bool can_switch_ = false;
 };
 
 }  // namespace tally::fs

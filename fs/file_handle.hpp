@@ -29,19 +29,19 @@ struct Identity {
   friend bool operator==(const Identity&, const Identity&) = default;
 };
 
-/// Identities of inodes, and opening them again by file handle. Which devices have usable handles
-/// is found out once per device, with its first directory.
+/// Identities of inodes, and opening them again by file handle. Whether a device has usable handles
+/// is decided once, with the first of its inodes that is seen: the way into a device is its root.
 ///
 /// open_by_handle_at(2) needs a descriptor on the mount that is not O_PATH, of which one is kept
 /// per device, and CAP_DAC_READ_SEARCH. Thread-safe. Allocates nothing.
 class FileHandles {
  public:
-  /// Devices with more than this number of others before them are treated as having no handles.
+  /// Devices beyond this number are treated as having no handles.
   static constexpr std::size_t devices_max = 64;
 
-  /// Tries whether inodes of this device can be opened by handle, unless that is known already.
-  /// `directory_fd`: any directory on it, O_PATH will do.
-  void add_device(uint32_t dev, int directory_fd) TALLY_EXCLUDES(mutex_);
+  /// Decides whether inodes of this device can be opened by handle, unless that is decided already.
+  /// `fd`: any inode on it, O_PATH will do. If it is no directory the answer is no.
+  void add_device(uint32_t dev, int fd) TALLY_EXCLUDES(mutex_);
 
   /// Whether inodes of this device can be opened by handle.
   [[nodiscard]] bool usable(uint32_t dev) const { return mount_fd(dev) >= 0; }

@@ -36,6 +36,7 @@ class Inode {
   uint32_t open_handles = 0;    ///< files open through the mount
   bool accounted = false;       ///< `record` or `dir` is filled in
   bool settle_pending = false;  ///< the Settler will look at it again
+  bool pages_current = false;   ///< nobody but us has changed it since it was last opened
 
   // Never changes as long as somebody holds a reference; no lock needed.
   [[nodiscard]] NodeId id() const { return slot_ | uint64_t{generation_} << 32; }
@@ -223,25 +224,28 @@ class InodeTable {
   static const Inode* address_of(const Inode& inode) { return &inode; }
   static const Inode* address_of(const Inode* inode) { return inode; }
 
+  // Slots (inode_table.cpp).
   Inode* live(NodeId id) TALLY_REQUIRES(mutex_);
+  Inode* keyed(const FileKey& key) TALLY_REQUIRES(mutex_);
   Inode* acquire_slot() TALLY_REQUIRES(mutex_);
+  Inode* create(CountedFd& path_fd, const FileStat& stat) TALLY_REQUIRES(mutex_);
   InodeRef refer(Inode& inode) TALLY_REQUIRES(mutex_);
-  PinnedInode pin_open(Inode& inode) TALLY_REQUIRES(mutex_);
-  PinnedInode create(CountedFd& path_fd, const FileStat& stat) TALLY_REQUIRES(mutex_);
-  void install(Inode& inode, CountedFd& path_fd) TALLY_REQUIRES(mutex_);
-  Inode* set_name(Inode& inode, const Inode& parent, const char* name, uint32_t nlink)
-      TALLY_REQUIRES(mutex_);
   Remains free_if_unused(Inode& inode) TALLY_REQUIRES(mutex_);
   void drop(Inode& inode, Dropped dropped) TALLY_EXCLUDES(mutex_);
-  void give_back(const Remains& remains);
+  [[nodiscard]] Inode* set_name(Inode& inode, const Inode& parent, const char* name, uint32_t nlink)
+      TALLY_REQUIRES(mutex_);
 
-  Result<PinnedInode> reopen(InodeRef inode) TALLY_EXCLUDES(mutex_);
-  Result<PinnedInode> reopen_by_handle(InodeRef inode) TALLY_EXCLUDES(mutex_);
-  Result<PinnedInode> reopen_by_name(InodeRef inode) TALLY_EXCLUDES(mutex_);
-
+  // Descriptors (inode_descriptors.cpp).
+  void take_over(Inode& inode, CountedFd& path_fd) TALLY_REQUIRES(mutex_);
+  PinnedInode pin_open(Inode& inode) TALLY_REQUIRES(mutex_);
+  Result<PinnedInode> reopen(const InodeRef& inode) TALLY_EXCLUDES(mutex_);
+  Result<PinnedInode> reopen_by_handle(const InodeRef& inode) TALLY_EXCLUDES(mutex_);
+  Result<PinnedInode> reopen_by_name(const InodeRef& inode) TALLY_EXCLUDES(mutex_);
+  Result<CountedFd> open_named(const PinnedInode& parent, const char* name, const Inode& expected)
+      TALLY_EXCLUDES(mutex_);
+  PinnedInode install(Inode& inode, CountedFd& path_fd) TALLY_EXCLUDES(mutex_);
   Status claim_descriptor() TALLY_EXCLUDES(mutex_);
   bool evict_one() TALLY_EXCLUDES(mutex_);
-  bool remember_identity(const PinnedInode& inode) TALLY_EXCLUDES(mutex_);
 
   DescriptorBudget& budget_;
   DirTree& tree_;
@@ -256,6 +260,7 @@ class InodeTable {
   Queue<Inode, &Inode::idle_link_> free_ TALLY_GUARDED_BY(mutex_);
   uint32_t slots_touched_ TALLY_GUARDED_BY(mutex_) = 0;
   uint32_t size_ TALLY_GUARDED_BY(mutex_) = 0;
+  PinnedInode root_;
 };
 
 template <class Open>

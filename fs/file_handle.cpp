@@ -1,0 +1,115 @@
+#include "fs/file_handle.hpp"
+
+#include <fcntl.h>
+#include <linux/magic.h>
+#include <sys/stat.h>
+#include <sys/vfs.h>
+
+#include <cstring>
+
+#include "core/file_stat.hpp"
+
+namespace tally::fs {
+
+namespace {
+
+/// struct file_handle (open_by_handle_at(2)) with room for an Identity's bytes.
+struct KernelHandle {
+  alignas(
+      file_handle) std::array<std::byte, sizeof(file_handle) + Identity::bytes_max> storage = {};
+
+  file_handle& header() { return *reinterpret_cast<file_handle*>(storage.data()); }
+  std::byte* bytes() { return storage.data() + sizeof(file_handle); }
+};
+
+Result<Identity> handle_of(int fd) {
+  KernelHandle handle;
+  handle.header().handle_bytes = Identity::bytes_max;
+  int mount_id = 0;
+  if (::name_to_handle_at(fd, "", &handle.header(), &mount_id, AT_EMPTY_PATH) != 0)
+    return last_error();
+  Identity identity;
+  identity.kind = Identity::Kind::handle;
+  identity.handle_type = handle.header().handle_type;
+  identity.size = static_cast<uint8_t>(handle.header().handle_bytes);
+  std::memcpy(identity.bytes.data(), handle.bytes(), identity.size);
+  return identity;
+}
+
+Result<UniqueFd> open_handle(int mount_fd, const Identity& identity) {
+  KernelHandle handle;
+  handle.header().handle_bytes = identity.size;
+  handle.header().handle_type = identity.handle_type;
+  std::memcpy(handle.bytes(), identity.bytes.data(), identity.size);
+  UniqueFd fd(::open_by_handle_at(mount_fd, &handle.header(), O_PATH | O_NOFOLLOW | O_CLOEXEC));
+  if (!fd) return last_error();
+  return fd;
+}
+
+Result<Identity> birth_time_of(int fd) {
+  struct statx stx;
+  if (::statx(fd, "", AT_EMPTY_PATH | AT_SYMLINK_NOFOLLOW, STATX_BTIME, &stx) != 0)
+    return last_error();
+  Identity identity;
+  if ((stx.stx_mask & STATX_BTIME) == 0) return identity;
+  const int64_t birth_ns = stx.stx_btime.tv_sec * 1'000'000'000 + stx.stx_btime.tv_nsec;
+  identity.kind = Identity::Kind::birth_time;
+  identity.size = sizeof birth_ns;
+  std::memcpy(identity.bytes.data(), &birth_ns, sizeof birth_ns);
+  return identity;
+}
+
+/// A descriptor for opening handles, or none where handles don't work.
+UniqueFd probe(int directory_fd) {
+  UniqueFd mount(::openat(directory_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+  struct statfs filesystem;
+  if (!mount || ::fstatfs(mount.get(), &filesystem) != 0) return {};
+  // A FUSE filesystem gives handles, but without FUSE_EXPORT_SUPPORT it forgets them as soon as the
+  // inode leaves the kernel's cache (fs/fuse/inode.c, fuse_get_dentry).
+  if (filesystem.f_type == FUSE_SUPER_MAGIC) return {};
+
+  const Result<Identity> identity = handle_of(directory_fd);
+  if (!identity) return {};
+  const Result<UniqueFd> again = open_handle(mount.get(), *identity);
+  if (!again) return {};
+  const Result<FileStat> expected = stat_fd(directory_fd);
+  const Result<FileStat> found = stat_fd(again->get());
+  if (!expected || !found || expected->key != found->key) return {};
+  return mount;
+}
+
+}  // namespace
+
+void FileHandles::add_device(uint32_t dev, int fd) {
+  if (find(dev) != nullptr || device_count_.load() == devices_max) return;
+  MutexLock lock(mutex_);
+  const std::size_t count = device_count_.load(std::memory_order_relaxed);
+  if (find(dev) != nullptr || count == devices_max) return;
+  devices_[count].dev = dev;
+  devices_[count].mount = probe(fd);
+  device_count_.store(count + 1, std::memory_order_release);
+}
+
+const FileHandles::Device* FileHandles::find(uint32_t dev) const {
+  const std::size_t count = device_count_.load(std::memory_order_acquire);
+  for (std::size_t i = 0; i < count; ++i)
+    if (devices_[i].dev == dev) return &devices_[i];
+  return nullptr;
+}
+
+int FileHandles::mount_fd(uint32_t dev) const {
+  const Device* device = find(dev);
+  return device == nullptr ? -1 : device->mount.get();
+}
+
+Result<Identity> FileHandles::identify(uint32_t dev, int fd) const {
+  return usable(dev) ? handle_of(fd) : birth_time_of(fd);
+}
+
+Result<UniqueFd> FileHandles::open(uint32_t dev, const Identity& identity) const {
+  const int mount = mount_fd(dev);
+  if (mount < 0 || identity.kind != Identity::Kind::handle) return failure(EOPNOTSUPP);
+  return open_handle(mount, identity);
+}
+
+}  // namespace tally::fs
