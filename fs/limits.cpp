@@ -4,12 +4,13 @@
 #include <sys/statvfs.h>
 
 #include <algorithm>
-#include <bit>
 #include <cstdio>
 #include <system_error>
 
 #include "core/dir_tree.hpp"
+#include "core/human_text.hpp"
 #include "fs/descriptor_budget.hpp"
+#include "fs/file_handle.hpp"
 #include "fs/inode_table.hpp"
 #include "fs/open_file.hpp"
 
@@ -36,6 +37,12 @@ constexpr uint64_t key_bytes = 16 + sizeof(uint32_t);
 // HardLinks keeps a record per inode and one per directory with a name of it; two are the rule.
 constexpr uint64_t link_bytes = 40 + 2 * 24 + key_bytes;
 constexpr uint64_t ring_cell_bytes = 2 * sizeof(uint64_t);
+// Descriptors that are not for requests: one for each device below (FileHandles::devices_max), each
+// request thread's clone of /dev/fuse, each processor's ring and its eventfd, and these: standard
+// streams, the source, /dev/fuse, /proc/self/fd, syslog, and room for what libraries open.
+constexpr uint32_t own_descriptors = 32;
+constexpr uint32_t descriptors_least = 32;
+
 constexpr uint64_t request_buffer_bytes = (1 << 20) + 4096;
 constexpr uint64_t stack_bytes = 8 << 20;
 constexpr uint64_t stack_used_bytes = 16 << 10;
@@ -43,17 +50,6 @@ constexpr uint64_t scanned_directory_bytes = 32;
 
 uint32_t clamp_count(uint64_t count, uint32_t least, uint32_t most) {
   return static_cast<uint32_t>(std::clamp<uint64_t>(count, least, most));
-}
-
-std::string human_bytes(uint64_t bytes) {
-  static constexpr const char* units[] = {"B", "KiB", "MiB", "GiB", "TiB"};
-  double amount = static_cast<double>(bytes);
-  std::size_t unit = 0;
-  for (; amount >= 1024 && unit + 1 < std::size(units); ++unit)
-    amount /= 1024;
-  char text[32];
-  std::snprintf(text, sizeof text, unit == 0 ? "%.0f %s" : "%.1f %s", amount, units[unit]);
-  return text;
 }
 
 std::vector<LimitTerm> terms_of(const Limits& limits, const Options& options,
@@ -79,7 +75,8 @@ std::vector<LimitTerm> terms_of(const Limits& limits, const Options& options,
            options.buffers ? "buffers, buffer_size" : "request threads"),
       term("request threads", limits.request_threads, request_buffer_bytes + stack_used_bytes,
            "processors"),
-      term("descriptors", machine.descriptors, 0, "RLIMIT_NOFILE"),
+      term("descriptors", limits.descriptors_max, 0,
+           "RLIMIT_NOFILE " + std::to_string(machine.descriptors) + " less our own"),
   };
   for (LimitTerm& each : terms)
     if (each.name == "request threads") each.bytes_address += each.count * stack_bytes;
@@ -110,12 +107,17 @@ Limits Limits::compute(const Options& options, const Machine& machine) {
             : linked_inodes_most;
   limits.inodes_max =
       known ? clamp_count(machine.lower_inodes, inodes_least, inodes_most) : inodes_most;
-  limits.open_files_max = std::min(machine.descriptors, handles_most);
-  limits.open_directories_max = std::min(machine.descriptors, open_directories_most);
   limits.stale_directories_max = 1 << 14;
   limits.settling_files_max = 1 << 16;
   limits.request_threads = clamp_count(uint64_t{machine.processors} * request_threads_per_processor,
                                        request_threads_least, request_threads_most);
+  const uint64_t reserved = FileHandles::devices_max + limits.request_threads +
+                            uint64_t{2} * machine.processors + own_descriptors;
+  limits.descriptors_max =
+      clamp_count(machine.descriptors > reserved ? machine.descriptors - reserved : 0,
+                  descriptors_least, UINT32_MAX);
+  limits.open_files_max = std::min(limits.descriptors_max, handles_most);
+  limits.open_directories_max = std::min(limits.descriptors_max, open_directories_most);
   limits.buffers = options.buffers.value_or(limits.request_threads);
   limits.buffer_size_bytes = options.buffer_size_bytes;
   limits.scan_threads = options.scan_threads.value_or(machine.processors);
@@ -132,6 +134,7 @@ FilesystemOptions Limits::filesystem_options(const Options& options) const {
           .directories_max = directories_max,
           .linked_inodes_max = linked_inodes_max,
           .inodes_max = inodes_max,
+          .descriptors_max = descriptors_max,
           .open_files_max = open_files_max,
           .open_directories_max = open_directories_max,
           .stale_directories_max = stale_directories_max,
@@ -152,12 +155,12 @@ std::string Limits::table() const {
     std::snprintf(line, sizeof line, "%-*s %12llu %12llu %14s  %s\n", width, term.name.c_str(),
                   static_cast<unsigned long long>(term.count),
                   static_cast<unsigned long long>(term.bytes_each),
-                  human_bytes(term.bytes_address).c_str(), term.origin.c_str());
+                  bytes_text(term.bytes_address).c_str(), term.origin.c_str());
     text += line;
     sum_bytes += term.bytes_address;
   }
   std::snprintf(line, sizeof line, "%-20s %12s %12s %14s\n", "together", "", "",
-                human_bytes(sum_bytes).c_str());
+                bytes_text(sum_bytes).c_str());
   text += line;
   return text + "Address space is reserved at start; memory is taken as it is used.\n";
 }

@@ -52,8 +52,19 @@ TEST_CASE("capacities are bounded on both sides, whatever the filesystem says") 
   const Limits tiny = Limits::compute({}, {.lower_inodes = 16, .descriptors = 64, .processors = 1});
   CHECK(tiny.directories_max == 1 << 10);
   CHECK(tiny.inodes_max == 1 << 16);
-  CHECK(tiny.open_files_max == 64);
+  CHECK(tiny.descriptors_max == 32);
+  CHECK(tiny.open_files_max == 32);
   CHECK(tiny.request_threads == 8);
+}
+
+TEST_CASE("some descriptors stay for the daemon itself, more with more threads") {
+  const auto left_over = [](uint32_t processors) {
+    const Machine machine = {.lower_inodes = 1, .descriptors = 20'000, .processors = processors};
+    return machine.descriptors - Limits::compute({}, machine).descriptors_max;
+  };
+  CHECK(left_over(2) >= 8 + 2 * 2);
+  CHECK(left_over(16) >= 64 + 2 * 16);
+  CHECK(left_over(2) < 200);
 }
 
 TEST_CASE("every request thread can have a buffer at the same time") {
@@ -79,6 +90,7 @@ TEST_CASE("what the filesystem is given are these limits") {
   CHECK(given.directories_max == limits.directories_max);
   CHECK(given.linked_inodes_max == limits.linked_inodes_max);
   CHECK(given.inodes_max == limits.inodes_max);
+  CHECK(given.descriptors_max == limits.descriptors_max);
   CHECK(given.open_files_max == limits.open_files_max);
   CHECK(given.open_directories_max == limits.open_directories_max);
   CHECK(std::has_single_bit(given.stale_directories_max));

@@ -1,0 +1,140 @@
+// tallyfs: mounts over a directory and keeps the size of every folder exact and live.
+//
+// The main flow:
+//
+//     command line ─ places ─ limits ─ [fork] ─ filesystem ─ scan ─ mount ─ live ─ serve ─ end
+//
+// All memory and every capacity is settled before the scan, and the source is open before the mount
+// hides its path. In the background everything from the fork on happens in a child, whose parent
+// waits until it is live. Errors up to that point are one line each on standard error; afterwards
+// they go to the log (syslog, or standard error with -f).
+
+#include <sys/stat.h>
+
+#include <algorithm>
+#include <cstdlib>
+#include <iostream>
+#include <new>
+#include <optional>
+
+#include <spdlog/spdlog.h>
+
+#include "core/human_text.hpp"
+#include "core/scanner.hpp"
+#include "fs/filesystem.hpp"
+#include "fs/limits.hpp"
+#include "fs/log.hpp"
+#include "fs/options.hpp"
+#include "fs/preflight.hpp"
+#include "fs/session.hpp"
+#include "fs/startup_error.hpp"
+#include "tools/background.hpp"
+#include "tools/scan_progress.hpp"
+#include "tools/service_manager.hpp"
+
+namespace tally::tools {
+namespace {
+
+/// What could not be counted, one line per kind with an example.
+void report_errors(const Scanner& scanner, const std::string& source) {
+  for (std::size_t i = 0; i < scan_error_kinds; ++i) {
+    const auto kind = static_cast<ScanErrorKind>(i);
+    const uint64_t count = scanner.errors().counted(kind);
+    if (count == 0) continue;
+    std::string example;
+    if (scanner.errors().kept(kind) > 0) {
+      const ScanErrors::Report first = scanner.errors().report(kind, 0);
+      example = fmt::format(", first {}/{}: {}", source, first.path, first.error.message());
+    }
+    spdlog::warn("{} entries: {}{}", count_text(count), description_of(kind), example);
+  }
+}
+
+ScanSummary scan(const fs::Options& options, const fs::Limits& limits, const fs::Place& place,
+                 fs::Filesystem& filesystem) {
+  tell_service_manager("STATUS=Scanning " + place.source_path);
+  ScanProgress progress(place.source_path);
+  Scanner scanner(filesystem.accounts().tree(), filesystem.accounts().links(),
+                  {.threads = limits.scan_threads,
+                   .queue_depth = options.queue_depth,
+                   .events = progress.events()});
+  const auto summary = scanner.run(place.source.get());
+  if (!summary)
+    throw fs::StartupError("cannot scan " + place.source_path + ": " + summary.error().message());
+  report_errors(scanner, place.source_path);
+  return *summary;
+}
+
+/// "/srv/data live: 1,234 directories, 56,789 files, 12.3 GiB, scanned in 0.41 s (141,519
+/// entries/s)"
+std::string announcement(const fs::Place& place, fs::Filesystem& filesystem,
+                         const ScanSummary& summary) {
+  DirTree& tree = filesystem.accounts().tree();
+  const DirCounters totals = tree.counters(tree.root());
+  const std::string where = place.mountpoint == place.source_path ? "" : " on " + place.mountpoint;
+  const double rate = static_cast<double>(summary.entries()) / std::max(summary.seconds, 1e-6);
+  return fmt::format("{} live{}: {} directories, {} files, {}, scanned in {:.2f} s ({} entries/s)",
+                     place.source_path, where, count_text(static_cast<uint64_t>(totals.rsubdirs)),
+                     count_text(static_cast<uint64_t>(totals.rfiles)),
+                     bytes_text(static_cast<uint64_t>(totals.rbytes.count)), summary.seconds,
+                     count_text(static_cast<uint64_t>(rate)));
+}
+
+int run(const fs::Options& options) {
+  const fs::Place place = fs::find_place(options);
+  const fs::Limits limits = fs::Limits::compute(options, fs::Machine::examine(place.source.get()));
+  if (options.show_limits) {
+    std::cout << limits.table();
+    return EXIT_SUCCESS;
+  }
+  fs::check_fuse(options);
+
+  std::optional<Background> background;
+  if (!options.foreground) background.emplace();
+  // The kernel applies the caller's umask; ours must not be added.
+  ::umask(0);
+  fs::Filesystem filesystem(place.source.get(), limits.filesystem_options(options));
+  const ScanSummary summary = scan(options, limits, place, filesystem);
+  filesystem.start();
+  fs::Session session(options, limits, place, filesystem);
+  session.mount();
+  const std::string announced = announcement(place, filesystem, summary);
+  spdlog::info(announced);
+  tell_service_manager("READY=1\nSTATUS=" + announced);
+  if (background) {
+    fs::log_to_syslog();
+    background->live();
+    spdlog::info(announced);
+  }
+  const bool ended_well = session.serve();
+  tell_service_manager("STOPPING=1");
+  return ended_well ? EXIT_SUCCESS : EXIT_FAILURE;
+}
+
+/// run(), with what it throws turned into one line.
+int run_or_explain(const fs::Options& options) {
+  try {
+    return run(options);
+  } catch (const std::bad_alloc&) {
+    spdlog::error(
+        "not enough address space for these capacities: lower max_dirs or buffers "
+        "(tallyfs --show-limits {} prints them all)",
+        options.source);
+  } catch (const std::exception& error) {
+    spdlog::error("{}", error.what());
+  }
+  return EXIT_FAILURE;
+}
+
+}  // namespace
+}  // namespace tally::tools
+
+int main(int argc, char** argv) {
+  const tally::fs::CommandLine line = tally::fs::parse_command_line(argc, argv);
+  std::cout << line.text << std::flush;
+  for (const std::string& error : line.errors)
+    std::cerr << "tallyfs: " << error << '\n';
+  if (!line.runnable()) return line.exit_status;
+  tally::fs::log_to_stderr(line.options.debug);
+  return tally::tools::run_or_explain(line.options);
+}
