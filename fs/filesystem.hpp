@@ -1,5 +1,6 @@
 #pragma once
 
+#include <dirent.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
 
@@ -45,7 +46,7 @@ struct FilesystemOptions {
   uint32_t open_directories_max = 1 << 10;
   uint32_t stale_directories_max = 1 << 14;  ///< a power of two
   uint32_t buffers = 16;
-  std::size_t buffer_size_bytes = 1 << 20;  ///< of one buffer; also the largest read
+  std::size_t buffer_size_bytes = 1 << 20;  ///< the largest read; a multiple of 4 KiB
 };
 
 /// The mounted filesystem: what each FUSE request does to the lower directory and to the accounts.
@@ -132,9 +133,13 @@ class Filesystem {
   /// lie in `buffer`.
   Result<std::span<const std::byte>> read(OpenFile& file, AlignedBufferPool::Lease& buffer,
                                           std::size_t size_bytes, off_t offset);
-  /// `from_mapping`: the bytes come from a mapping of the file, and from an unknown caller.
+  enum class WriteKind {
+    at_offset,
+    append,        ///< at the end of the file, wherever that is by now
+    from_mapping,  ///< pages of a mapping, at their offset; nobody knows whose
+  };
   Result<std::size_t> write(const Caller& caller, OpenFile& file, std::span<const char> data,
-                            off_t offset, bool from_mapping);
+                            off_t offset, WriteKind kind);
   Status flush(OpenFile& file);
   Status fsync(OpenFile& file, bool data_only);
   Status fallocate(const Caller& caller, OpenFile& file, int mode, off_t offset, off_t length);
@@ -165,9 +170,66 @@ class Filesystem {
   Status removexattr(NodeId node, const char* name);
 
  private:
-  FilesystemOptions options_;
-  UniqueFd proc_fds_;  // /proc/self/fd
-  Credentials credentials_;
+  struct Found {
+    PinnedInode inode;
+    struct statx stx;
+  };
+
+  // Finding inodes (filesystem.cpp).
+  Result<CountedFd> reopen(int fd, int flags);
+  Result<Found> find(const PinnedInode& parent, const char* name);
+  fuse_entry_param entry(const Found& found);
+  struct stat attributes(const Inode& inode, const struct statx& stx);
+  Status change_attributes(const Caller& caller, const PinnedInode& inode,
+                           const struct stat& wanted, int to_set, OpenFile* file);
+
+  // Accounting (reconcile.cpp). The account_ functions need the locks of all inodes they get.
+  Result<struct statx> observe(Inode& inode, int fd, bool mutated);
+  void observe_after(OpenFile& file, bool mutated);
+  void account_first_contact(Inode& inode, const Inode& parent, const FileStat& now);
+  void account_observed(Inode& inode, const FileStat& now, bool mutated);
+  void account_added(Inode& inode, const Inode& parent, const FileStat& now);
+  void account_removed(Inode& inode, const Inode& parent, const FileStat& now);
+  void account_moved(Inode& inode, const Inode& from, const Inode& to, const FileStat& now);
+  void account_parent(const PinnedInode& parent);
+  void suspect(const Inode& directory);
+
+  // Changing names (handlers_names.cpp, handlers_rename.cpp).
+  Result<Found> adopt_created(const PinnedInode& parent, const char* name);
+  Result<Found> adopt_created(const PinnedInode& parent, const char* name, CountedFd path_fd);
+  Result<fuse_entry_param> entry_of_created(const PinnedInode& parent, const char* name);
+  Status remove_name(NodeId parent, const char* name, int flags);
+  struct Renamed {
+    const PinnedInode& from;
+    const PinnedInode& to;
+    const char* name;
+    const char* new_name;
+    const PinnedInode& moved;
+    const PinnedInode* target;  // what had the new name before; null if nothing had
+    bool is_exchange;
+  };
+  void account_rename(const Renamed& done);
+
+  // Open files (handlers_open.cpp).
+  Result<Opened> open_known(const Caller& caller, const PinnedInode& inode, int flags);
+  Result<Opened> enter_open(const PinnedInode& inode, CountedFd fd, bool truncated);
+  Result<Created> open_found(const Caller& caller, const PinnedInode& parent, const char* name,
+                             int flags);
+  Result<Created> open_created(const PinnedInode& parent, const char* name, CountedFd fd);
+
+  // Open directories (handlers_directories.cpp).
+  template <class Add>
+  Status list(OpenDirectory& directory, off_t offset, Add add);
+  fuse_entry_param entry_to_list(const PinnedInode& parent, const dirent64& listed);
+
+  // Extended attributes (handlers_xattrs.cpp).
+  Result<std::size_t> get_counter(NodeId node, const char* name, std::span<char> value);
+  template <class Change>
+  Status change_xattr(NodeId node, const char* name, Change change);
+
+  const FilesystemOptions options_;
+  const UniqueFd descriptors_;  // /proc/self/fd, where an O_PATH descriptor can be opened anew
+  const Credentials credentials_;
   StaleList stale_;
   Accounts accounts_;
   DescriptorBudget budget_;

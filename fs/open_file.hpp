@@ -5,6 +5,7 @@
 #include <cstddef>
 #include <utility>
 
+#include "core/direct_file.hpp"
 #include "core/thread_safety.hpp"
 #include "fs/descriptor_budget.hpp"
 #include "fs/inode_table.hpp"
@@ -13,12 +14,12 @@ namespace tally::fs {
 
 /// A regular file that is open through the mount; its address is the FUSE file handle.
 struct OpenFile {
-  OpenFile(InodeRef inode_ref, CountedFd lower_fd, int open_flags)
-      : inode(std::move(inode_ref)), fd(std::move(lower_fd)), flags(open_flags) {}
+  OpenFile(InodeRef inode_ref, CountedFd lower_fd)
+      : inode(std::move(inode_ref)), fd(std::move(lower_fd)), direct(fd.get()) {}
 
   InodeRef inode;
-  CountedFd fd;     ///< the lower file, never with O_DIRECT
-  const int flags;  ///< of the lower open
+  CountedFd fd;       ///< the lower file, without O_DIRECT and O_APPEND
+  DirectFile direct;  ///< reads from it past the page cache
   std::atomic<bool> written = false;
 };
 

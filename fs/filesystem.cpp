@@ -1,0 +1,109 @@
+#include "fs/filesystem.hpp"
+
+#include <fcntl.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <stdexcept>
+#include <system_error>
+#include <utility>
+
+#include "core/direct_file.hpp"
+#include "fs/attributes.hpp"
+#include "fs/descriptor_path.hpp"
+
+namespace tally::fs {
+
+namespace {
+
+UniqueFd open_descriptor_folder() {
+  UniqueFd fd(::open("/proc/self/fd", O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+  if (!fd) throw std::system_error(errno, std::generic_category(), "/proc/self/fd");
+  return fd;
+}
+
+AlignedBufferPool make_buffers(const FilesystemOptions& options) {
+  auto pool = AlignedBufferPool::create(DirectFile::buffer_alignment_bytes,
+                                        options.buffer_size_bytes + DirectFile::buffer_slack_bytes,
+                                        options.buffers);
+  if (!pool) throw std::invalid_argument(message(pool.error()));
+  return *std::move(pool);
+}
+
+uint32_t device_of(int fd) {
+  const auto stat = stat_fd(fd);
+  if (!stat) throw std::system_error(stat.error().value, std::generic_category(), "the source");
+  return stat->key.dev;
+}
+
+}  // namespace
+
+Filesystem::Filesystem(int source_fd, const FilesystemOptions& options)
+    : options_(options),
+      descriptors_(open_descriptor_folder()),
+      stale_(options.stale_directories_max),
+      accounts_(options.directories_max, options.linked_inodes_max, &stale_),
+      budget_(options.descriptors_max),
+      inodes_(source_fd, options.inodes_max, budget_, accounts_.tree()),
+      buffers_(make_buffers(options)),
+      open_files_(options.open_files_max),
+      open_directories_(options.open_directories_max),
+      root_device_(device_of(source_fd)) {}
+
+void Filesystem::start() {
+  const auto root = inodes_.get(FUSE_ROOT_ID);
+  if (!root) throw std::logic_error("the inode table has no root");
+  const auto lock = inodes_.lock(**root);
+  (*root)->dir = accounts_.tree().root();
+  (*root)->accounted = true;
+}
+
+/// Opens what `fd` (O_PATH will do) has open once more, with flags of its own.
+Result<CountedFd> Filesystem::reopen(int fd, int flags) {
+  const DescriptorPath self(fd);
+  return inodes_.open_descriptor(
+      [&] { return ::openat(descriptors_.get(), self.name(), flags | O_CLOEXEC); });
+}
+
+/// The inode that goes by `name` now, with whatever happened to it behind our back accounted.
+Result<Filesystem::Found> Filesystem::find(const PinnedInode& parent, const char* name) {
+  auto path_fd = inodes_.open_descriptor(
+      [&] { return ::openat(parent.fd(), name, O_PATH | O_NOFOLLOW | O_CLOEXEC); });
+  if (!path_fd) return std::unexpected(path_fd.error());
+  const auto seen = stat_fd(path_fd->get());
+  if (!seen) return std::unexpected(seen.error());
+  auto inode = inodes_.find_or_create(*std::move(path_fd), *seen, &*parent, name);
+  if (!inode) return std::unexpected(inode.error());
+
+  const auto lock = inodes_.lock(*parent, **inode);
+  // Seen again: between the first look and the lock others may have accounted something newer.
+  const auto stx = statx_fd(inode->fd());
+  if (!stx) return std::unexpected(stx.error());
+  const FileStat now = FileStat::from(*stx);
+  if (!(*inode)->accounted) account_first_contact(**inode, *parent, now);
+  account_observed(**inode, now, false);
+  return Found{.inode = *std::move(inode), .stx = *stx};
+}
+
+/// What a reply says that hands an inode to the kernel: counts a lookup of it.
+fuse_entry_param Filesystem::entry(const Found& found) {
+  inodes_.add_lookup(*found.inode);
+  return {.ino = found.inode->id(),
+          .generation = 0,  // node ids don't repeat
+          .attr = attributes(*found.inode, found.stx),
+          .attr_timeout = options_.attribute_timeout_s,
+          .entry_timeout = options_.entry_timeout_s};
+}
+
+struct stat Filesystem::attributes(const Inode& inode, const struct statx& stx) {
+  struct stat attributes = to_stat(stx, root_device_);
+  if (options_.directory_size == DirectorySize::recursive && inode.is_directory() && inode.dir) {
+    // First watched, then read: a change after the reading is told to the kernel.
+    if (options_.attribute_timeout_s > 0) accounts_.tree().watch(inode.dir, inode.id());
+    const Bytes rbytes = accounts_.tree().counters(inode.dir).rbytes;
+    attributes.st_size = std::max<off_t>(rbytes.count, 0);  // below 0 it is suspect already
+  }
+  return attributes;
+}
+
+}  // namespace tally::fs

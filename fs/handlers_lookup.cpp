@@ -1,0 +1,114 @@
+// Lookup and attributes.
+
+#include <fcntl.h>
+#include <sys/statvfs.h>
+#include <unistd.h>
+
+#include <array>
+#include <utility>
+
+#include "core/hot_path_guard.hpp"
+#include "fs/attributes.hpp"
+#include "fs/descriptor_path.hpp"
+#include "fs/filesystem.hpp"
+
+namespace tally::fs {
+
+namespace {
+
+Status status_of(int result) {
+  if (result != 0) return last_error();
+  return {};
+}
+
+timespec time_to_set(const timespec& wanted, bool set, bool now) {
+  if (now) return {.tv_sec = 0, .tv_nsec = UTIME_NOW};
+  if (!set) return {.tv_sec = 0, .tv_nsec = UTIME_OMIT};
+  return wanted;
+}
+
+}  // namespace
+
+Result<fuse_entry_param> Filesystem::lookup(NodeId parent_id, const char* name) {
+  TALLY_HOT_PATH("lookup");
+  const auto parent = inodes_.pin(parent_id);
+  if (!parent) return std::unexpected(parent.error());
+  const auto found = find(*parent, name);
+  if (!found) return std::unexpected(found.error());
+  return entry(*found);
+}
+
+Result<struct stat> Filesystem::getattr(NodeId node) {
+  TALLY_HOT_PATH("getattr");
+  const auto inode = inodes_.pin(node);
+  if (!inode) return std::unexpected(inode.error());
+  const auto stx = observe(**inode, inode->fd(), false);
+  if (!stx) return std::unexpected(stx.error());
+  return attributes(**inode, *stx);
+}
+
+Result<struct stat> Filesystem::setattr(const Caller& caller, NodeId node,
+                                        const struct stat& wanted, int to_set, OpenFile* file) {
+  TALLY_HOT_PATH("setattr");
+  const auto inode = inodes_.pin(node);
+  if (!inode) return std::unexpected(inode.error());
+  const Status changed = change_attributes(caller, *inode, wanted, to_set, file);
+  // Also after a failure: of several changes the first ones may have been made.
+  const auto stx = observe(**inode, inode->fd(), changed.has_value());
+  if (!changed) return std::unexpected(changed.error());
+  if (!stx) return std::unexpected(stx.error());
+  return attributes(**inode, *stx);
+}
+
+Status Filesystem::change_attributes(const Caller& caller, const PinnedInode& inode,
+                                     const struct stat& wanted, int to_set, OpenFile* file) {
+  const DescriptorPath self(inode.fd());
+  if (const Status became = credentials_.become_daemon(); !became) return became;
+  if (to_set & FUSE_SET_ATTR_MODE) {
+    const Status set = status_of(::fchmodat(descriptors_.get(), self.name(), wanted.st_mode, 0));
+    if (!set) return set;
+  }
+  if (to_set & (FUSE_SET_ATTR_UID | FUSE_SET_ATTR_GID)) {
+    const uid_t uid = to_set & FUSE_SET_ATTR_UID ? wanted.st_uid : static_cast<uid_t>(-1);
+    const gid_t gid = to_set & FUSE_SET_ATTR_GID ? wanted.st_gid : static_cast<gid_t>(-1);
+    const Status set = status_of(::fchownat(inode.fd(), "", uid, gid, AT_EMPTY_PATH));
+    if (!set) return set;
+  }
+  if (to_set & FUSE_SET_ATTR_SIZE) {
+    // As the caller: without CAP_FSETID the lower filesystem clears setuid and setgid.
+    if (const Status became = credentials_.become(caller); !became) return became;
+    const Status set = status_of(file != nullptr ? ::ftruncate(file->fd.get(), wanted.st_size)
+                                                 : ::truncate(self.path(), wanted.st_size));
+    if (file != nullptr) file->written.store(true, std::memory_order_relaxed);
+    if (!set) return set;
+    if (const Status became = credentials_.become_daemon(); !became) return became;
+  }
+  if (to_set & (FUSE_SET_ATTR_ATIME | FUSE_SET_ATTR_MTIME)) {
+    const std::array times = {
+        time_to_set(wanted.st_atim, to_set & FUSE_SET_ATTR_ATIME, to_set & FUSE_SET_ATTR_ATIME_NOW),
+        time_to_set(wanted.st_mtim, to_set & FUSE_SET_ATTR_MTIME,
+                    to_set & FUSE_SET_ATTR_MTIME_NOW)};
+    return status_of(::utimensat(inode.fd(), "", times.data(), AT_EMPTY_PATH));
+  }
+  return {};
+}
+
+Result<std::size_t> Filesystem::readlink(NodeId node, std::span<char> target) {
+  TALLY_HOT_PATH("readlink");
+  const auto inode = inodes_.pin(node);
+  if (!inode) return std::unexpected(inode.error());
+  const ssize_t length = ::readlinkat(inode->fd(), "", target.data(), target.size());
+  if (length < 0) return last_error();
+  return static_cast<std::size_t>(length);
+}
+
+Result<struct statvfs> Filesystem::statfs(NodeId node) {
+  TALLY_HOT_PATH("statfs");
+  const auto inode = inodes_.pin(node);
+  if (!inode) return std::unexpected(inode.error());
+  struct statvfs statistics;
+  if (::fstatvfs(inode->fd(), &statistics) != 0) return last_error();
+  return statistics;
+}
+
+}  // namespace tally::fs

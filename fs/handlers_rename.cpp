@@ -1,0 +1,76 @@
+// Rename. The kernel holds the locks of both parents and of what is renamed over, and renames
+// between directories one at a time.
+
+#include <fcntl.h>
+#include <stdio.h>
+
+#include <cerrno>
+#include <utility>
+
+#include "core/hot_path_guard.hpp"
+#include "fs/filesystem.hpp"
+
+namespace tally::fs {
+
+Status Filesystem::rename(NodeId from_id, const char* name, NodeId to_id, const char* new_name,
+                          unsigned flags) {
+  TALLY_HOT_PATH("rename");
+  const auto from = inodes_.pin(from_id);
+  if (!from) return std::unexpected(from.error());
+  const auto to = inodes_.pin(to_id);
+  if (!to) return std::unexpected(to.error());
+  const auto moved = find(*from, name);
+  if (!moved) return std::unexpected(moved.error());
+  const auto target = find(*to, new_name);
+  if (!target && target.error().value != ENOENT) return std::unexpected(target.error());
+
+  if (const Status became = credentials_.become_daemon(); !became) return became;
+  if (::renameat2(from->fd(), name, to->fd(), new_name, flags) != 0) return last_error();
+  const PinnedInode* const replaced = target ? &target->inode : nullptr;
+  // Two names of one inode: rename(2) does nothing, and both stay.
+  if (replaced != nullptr && (*replaced)->id() == moved->inode->id()) return {};
+  account_rename({.from = *from,
+                  .to = *to,
+                  .name = name,
+                  .new_name = new_name,
+                  .moved = moved->inode,
+                  .target = replaced,
+                  .is_exchange = (flags & RENAME_EXCHANGE) != 0});
+  // The device node that stands in for what was moved; if it can't be seen, that is noted.
+  if (flags & RENAME_WHITEOUT) static_cast<void>(adopt_created(*from, name));
+  return {};
+}
+
+void Filesystem::account_rename(const Renamed& done) {
+  Inode& from = *done.from;
+  Inode& to = *done.to;
+  Inode* const target = done.target != nullptr ? &**done.target : nullptr;
+  uint32_t moved_nlink = 0;
+  uint32_t target_nlink = 0;
+  {
+    const auto lock = inodes_.lock(from, to, *done.moved, target);
+    const auto moved_now = stat_fd(done.moved.fd());
+    const auto target_now = target != nullptr ? stat_fd(done.target->fd()) : moved_now;
+    if (moved_now && target_now) {
+      moved_nlink = moved_now->nlink;
+      target_nlink = target_now->nlink;
+      if (target != nullptr && !done.is_exchange) account_removed(*target, to, *target_now);
+      account_moved(*done.moved, from, to, *moved_now);
+      if (done.is_exchange) account_moved(*target, to, from, *target_now);
+    } else {
+      suspect(from);
+      suspect(to);
+    }
+    account_parent(done.from);
+    account_parent(done.to);
+  }
+  inodes_.named(done.moved, to, done.new_name, moved_nlink);
+  if (target == nullptr) return;
+  if (done.is_exchange) {
+    inodes_.named(*done.target, from, done.name, target_nlink);
+  } else if (target->is_directory() || target_nlink == 0) {
+    inodes_.unlinked(*done.target);
+  }
+}
+
+}  // namespace tally::fs

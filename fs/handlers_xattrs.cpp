@@ -1,0 +1,88 @@
+// Extended attributes: the counters by name, all others from the lower filesystem. Its calls take
+// /proc/self/fd/N, which leads to the inode itself and serves what can't be opened, too.
+
+#include <sys/xattr.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <string_view>
+
+#include "core/hot_path_guard.hpp"
+#include "fs/counters_xattr.hpp"
+#include "fs/descriptor_path.hpp"
+#include "fs/filesystem.hpp"
+
+namespace tally::fs {
+
+namespace {
+
+Result<std::size_t> size_of(ssize_t result) {
+  if (result < 0) return last_error();
+  return static_cast<std::size_t>(result);
+}
+
+}  // namespace
+
+Result<std::size_t> Filesystem::getxattr(NodeId node, const char* name, std::span<char> value) {
+  TALLY_HOT_PATH("getxattr");
+  if (is_counter_name(name)) return get_counter(node, name, value);
+  const auto inode = inodes_.pin(node);
+  if (!inode) return std::unexpected(inode.error());
+  const DescriptorPath self(inode->fd());
+  return size_of(::getxattr(self.path(), name, value.data(), value.size()));
+}
+
+Result<std::size_t> Filesystem::get_counter(NodeId node, const char* name, std::span<char> value) {
+  const auto inode = inodes_.get(node);
+  if (!inode) return std::unexpected(inode.error());
+  const auto counter = find_counter(name);
+  const DirIndex dir = (*inode)->dir;
+  if (!counter || !dir) return failure(ENODATA);
+  if (*counter == Counter::orphan_bytes && node != FUSE_ROOT_ID) return failure(ENODATA);
+  DirCounters counters = accounts_.tree().counters(dir);
+  counters.suspect |= accounts_.tree().suspect();
+  const CounterText text(*counter, counters, accounts_.orphan_bytes());
+  if (!value.empty() && value.size() < text.view().size()) return failure(ERANGE);
+  if (!value.empty()) text.view().copy(value.data(), value.size());
+  return text.view().size();
+}
+
+Result<std::size_t> Filesystem::listxattr(NodeId node, std::span<char> names) {
+  TALLY_HOT_PATH("listxattr");
+  const auto inode = inodes_.pin(node);
+  if (!inode) return std::unexpected(inode.error());
+  const DescriptorPath self(inode->fd());
+  const auto lower = size_of(::listxattr(self.path(), names.data(), names.size()));
+  if (!lower || !options_.list_counters || !(*inode)->dir) return lower;
+  const std::string_view counters = counter_name_list(node == FUSE_ROOT_ID);
+  if (names.empty()) return *lower + counters.size();
+  if (names.size() - *lower < counters.size()) return failure(ERANGE);
+  std::copy(counters.begin(), counters.end(), names.data() + *lower);
+  return *lower + counters.size();
+}
+
+Status Filesystem::setxattr(NodeId node, const char* name, std::span<const char> value, int flags) {
+  TALLY_HOT_PATH("setxattr");
+  return change_xattr(node, name, [&](const char* path) {
+    return ::setxattr(path, name, value.data(), value.size(), flags);
+  });
+}
+
+Status Filesystem::removexattr(NodeId node, const char* name) {
+  TALLY_HOT_PATH("removexattr");
+  return change_xattr(node, name, [&](const char* path) { return ::removexattr(path, name); });
+}
+
+template <class Change>
+Status Filesystem::change_xattr(NodeId node, const char* name, Change change) {
+  if (is_counter_name(name)) return failure(EPERM);
+  const auto inode = inodes_.pin(node);
+  if (!inode) return std::unexpected(inode.error());
+  if (const Status became = credentials_.become_daemon(); !became) return became;
+  if (change(DescriptorPath(inode->fd()).path()) != 0) return last_error();
+  // The ctime moves, and a large attribute takes a block.
+  static_cast<void>(observe(**inode, inode->fd(), true));
+  return {};
+}
+
+}  // namespace tally::fs

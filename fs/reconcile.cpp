@@ -1,0 +1,118 @@
+// What requests tell the accounts. Everything here happens after the lower operation, with the
+// locks held under which it was observed, and can't fail: what can't be accounted is marked.
+
+#include "fs/attributes.hpp"
+#include "fs/filesystem.hpp"
+
+namespace tally::fs {
+
+/// Accounts the inode as `fd`, open on it, shows it now.
+Result<struct statx> Filesystem::observe(Inode& inode, int fd, bool mutated) {
+  const auto lock = inodes_.lock(inode);
+  auto stx = statx_fd(fd);
+  if (stx) account_observed(inode, FileStat::from(*stx), mutated);
+  return stx;
+}
+
+/// After an operation on an open file. A failed statx leaves the difference to the next one.
+void Filesystem::observe_after(OpenFile& file, bool mutated) {
+  if (mutated) file.written.store(true, std::memory_order_relaxed);
+  static_cast<void>(observe(*file.inode, file.fd.get(), mutated));
+}
+
+void Filesystem::account_first_contact(Inode& inode, const Inode& parent, const FileStat& now) {
+  inode.accounted = true;
+  if (!inode.is_directory()) {
+    if (parent.dir) accounts_.file_found(inode.record, parent.dir, now);
+    return;
+  }
+  inode.dir = accounts_.tree().find(now.key);
+  if (inode.dir) return;
+  // Made behind our back: what is in it is not counted.
+  account_added(inode, parent, now);
+  suspect(inode);
+}
+
+void Filesystem::account_observed(Inode& inode, const FileStat& now, bool mutated) {
+  if (inode.is_directory()) {
+    if (inode.dir) accounts_.dir_observed(inode.dir, now, mutated);
+    return;
+  }
+  const bool changed = inode.record.size != now.size || inode.record.ctime_ns != now.ctime_ns;
+  if (changed && !mutated) inode.pages_current = false;
+  accounts_.file_observed(inode.record, now, mutated);
+}
+
+void Filesystem::account_added(Inode& inode, const Inode& parent, const FileStat& now) {
+  inode.accounted = true;
+  if (!parent.dir) return;
+  if (!inode.is_directory()) {
+    accounts_.name_added(inode.record, parent.dir, now);
+    return;
+  }
+  if (const DirIndex stale = accounts_.tree().find(now.key)) {
+    // Removed behind our back, and the inode number is in use again. The stale node is not
+    // released: the directories that were in it may still be known.
+    suspect(parent);
+    accounts_.dir_removed(stale);
+  }
+  const auto dir = accounts_.dir_created(parent.dir, now);
+  if (dir) {
+    inode.dir = *dir;
+  } else {
+    suspect(parent);
+  }
+}
+
+void Filesystem::account_removed(Inode& inode, const Inode& parent, const FileStat& now) {
+  if (inode.is_directory()) {
+    if (inode.dir) accounts_.dir_removed(inode.dir);
+  } else if (parent.dir) {
+    accounts_.name_removed(inode.record, parent.dir, now, inode.open_handles != 0);
+  }
+}
+
+void Filesystem::account_moved(Inode& inode, const Inode& from, const Inode& to,
+                               const FileStat& now) {
+  if (!inode.is_directory()) {
+    if (from.dir && to.dir) {
+      accounts_.name_moved(inode.record, from.dir, to.dir, now);
+    } else if (to.dir) {
+      accounts_.name_added(inode.record, to.dir, now);
+    } else if (from.dir) {
+      accounts_.name_removed(inode.record, from.dir, now, false);
+    }
+    return;
+  }
+  if (!inode.dir) return suspect(to);
+  if (!to.dir) return suspect(from);
+  // The tree may show a directory where it was before somebody moved it behind our back; a move
+  // must not make a circle of it.
+  for (DirIndex above = to.dir; above; above = accounts_.tree().parent(above)) {
+    if (above == inode.dir) return suspect(to);
+  }
+  accounts_.dir_moved(inode.dir, to.dir, now);
+}
+
+/// A name in a directory came or went: its own size and ctime, too, may have changed.
+void Filesystem::account_parent(const PinnedInode& parent) {
+  if (const auto now = stat_fd(parent.fd())) account_observed(*parent, *now, false);
+}
+
+void Filesystem::suspect(const Inode& directory) {
+  if (directory.dir) accounts_.tree().mark_suspect(directory.dir);
+}
+
+void Filesystem::settle(NodeId node) {
+  if (const auto inode = inodes_.pin(node)) {
+    const auto lock = inodes_.lock(**inode);
+    (*inode)->settle_pending = false;
+    if (const auto now = stat_fd(inode->fd())) account_observed(**inode, *now, false);
+  } else if (const auto unreachable = inodes_.get(node)) {
+    const auto lock = inodes_.lock(**unreachable);
+    (*unreachable)->settle_pending = false;
+  }
+  inodes_.forget(node, 1);
+}
+
+}  // namespace tally::fs
