@@ -35,7 +35,7 @@ Result<LinkIndex> HardLinks::create(const FileStat& stat) {
   if (!link) return link;
   links_[*link].counted = observed(stat);
   links_[*link].ctime_ns = stat.ctime_ns;
-  const uint32_t stored = keys_.insert(stat.key, link->value);
+  [[maybe_unused]] const uint32_t stored = keys_.insert(stat.key, link->value);
   assert(stored == link->value);
   return link;
 }
@@ -193,7 +193,7 @@ DirIndex HardLinks::drop(LinkIndex link) {
   DirIndex dir;
   if (inode.first_name) {
     dir = names_[inode.first_name].dir;
-    const bool unrecorded = unrecord(link, dir);
+    [[maybe_unused]] const bool unrecorded = unrecord(link, dir);
     assert(unrecorded && inode.names == 0);
     ReaderLock tree_lock(tree_.lock());
     for (DirIndex d = dir; d; d = tree_.parent(d))
