@@ -11,7 +11,6 @@
 #include <cstdint>
 #include <cstdio>
 #include <cstring>
-#include <optional>
 #include <span>
 #include <string_view>
 
@@ -81,10 +80,12 @@ class GroupsReader {
       return true;
     }
     if (c >= '0' && c <= '9') {
-      number_ = number_.value_or(0) * 10 + static_cast<gid_t>(c - '0');
-    } else if (number_.has_value()) {
-      if (groups_.count < GroupList::groups_max) groups_.ids[groups_.count++] = *number_;
-      number_.reset();
+      number_ = number_ * 10 + static_cast<gid_t>(c - '0');
+      in_number_ = true;
+    } else if (in_number_) {
+      if (groups_.count < GroupList::groups_max) groups_.ids[groups_.count++] = number_;
+      number_ = 0;
+      in_number_ = false;
     }
     return c != '\n';
   }
@@ -93,7 +94,8 @@ class GroupsReader {
   static constexpr std::string_view label = "\nGroups:";
   GroupList& groups_;
   std::size_t matched_ = 0;
-  std::optional<gid_t> number_;
+  gid_t number_ = 0;
+  bool in_number_ = false;
 };
 
 void read_groups(pid_t thread, GroupList& groups) {

@@ -137,7 +137,8 @@ bool InodeTable::evict_one() {
     if (identity->kind == Identity::Kind::none)
       identity = handles_.identify(victim->key_.dev, victim.fd());
 
-    CountedFd closing;  // when the lock is released
+    CountedFd closing;  // both end when the lock is released
+    InodeRef unpinned;
     MutexLock lock(mutex_);
     if (!identity || (victim->parent_ == 0 && !handles_.usable(victim->key_.dev))) {
       victim->kept_open_ = true;
@@ -145,7 +146,10 @@ bool InodeTable::evict_one() {
     }
     if (victim->identity_ != *identity) victim->identity_ = *identity;
     if (victim->pins_ != 1 || !victim->evictable()) continue;
+    // The pin ends with the descriptor: what is pinned is open, always.
+    --victim->pins_;
     closing = CountedFd(budget_, UniqueFd(std::exchange(victim->fd_, -1)));
+    unpinned = std::move(victim.ref_);
     return true;
   }
 }

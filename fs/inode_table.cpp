@@ -273,8 +273,7 @@ void InodeTable::drop(Inode& inode, Dropped dropped) {
       next->lookups_ -= std::min(next->lookups_, dropped.lookups);
       next->references_ -= dropped.references;
       next->pins_ -= dropped.pins;
-      if (dropped.pins != 0 && next->pins_ == 0 && next->fd_ >= 0 && next->evictable())
-        idle_.push_back(*next);
+      if (dropped.pins != 0 && next->pins_ == 0 && next->evictable()) idle_.push_back(*next);
       remains = free_if_unused(*next);
     }
     if (remains.fd >= 0) CountedFd(budget_, UniqueFd(remains.fd));
