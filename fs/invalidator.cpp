@@ -6,8 +6,8 @@
 
 namespace tally::fs {
 
-Invalidator::Invalidator(StaleList& stale, std::chrono::milliseconds debounce, Notify notify)
-    : stale_(stale), debounce_(debounce), notify_(std::move(notify)) {
+Invalidator::Invalidator(StaleList& stale, std::chrono::milliseconds pause, Notify notify)
+    : stale_(stale), pause_(pause), notify_(std::move(notify)) {
   thread_ = start_background_thread("invalidator", [this] { run(); });
 }
 

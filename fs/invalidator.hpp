@@ -14,8 +14,8 @@ namespace tally::fs {
 /// told from a request handler or with a lock held, the kernel may wait for a lock which the
 /// request itself holds (fs/fuse/inode.c, fuse_reverse_inval_inode), for ever.
 ///
-/// The first change wakes the thread; it then waits for `debounce`, so that a burst of changes in
-/// many directories is one burst of notifications. Each directory is in the list once at a time.
+/// The first change is told at once; what follows is collected for `pause`, so that a storm of
+/// changes is few bursts of notifications. Each directory is in the list once at a time.
 class Invalidator {
  public:
   /// Called on the thread with what was pushed to the list: the node id of a directory.
@@ -23,7 +23,7 @@ class Invalidator {
 
   /// Starts the thread; `stale` must outlive it, and nobody else may drain it. Throws
   /// std::system_error.
-  Invalidator(StaleList& stale, std::chrono::milliseconds debounce, Notify notify);
+  Invalidator(StaleList& stale, std::chrono::milliseconds pause, Notify notify);
 
   /// stop().
   ~Invalidator();
@@ -37,7 +37,7 @@ class Invalidator {
   void run();
 
   StaleList& stale_;
-  const std::chrono::milliseconds debounce_;
+  const std::chrono::milliseconds pause_;
   const Notify notify_;
   std::atomic<bool> stopping_ = false;
   std::thread thread_;

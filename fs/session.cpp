@@ -20,7 +20,7 @@
 namespace tally::fs {
 namespace {
 
-constexpr std::chrono::milliseconds invalidation_debounce{20};
+constexpr std::chrono::milliseconds invalidation_pause{20};
 // After ext4's delayed allocation at the latest: vm.dirty_expire_centisecs is 30 s.
 constexpr std::chrono::seconds settling_delay{30};
 // One read-ahead window is one read request of the largest size.
@@ -172,7 +172,7 @@ void Session::set_read_ahead() const {
 }
 
 bool Session::serve() {
-  Invalidator invalidator(filesystem_.stale(), invalidation_debounce, [this](uint64_t node_id) {
+  Invalidator invalidator(filesystem_.stale(), invalidation_pause, [this](uint64_t node_id) {
     // An inode that the kernel has forgotten meanwhile is ENOENT, which is as good.
     fuse_lowlevel_notify_inval_inode(session_.get(), node_id, -1, 0);
   });
