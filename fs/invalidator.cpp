@@ -23,11 +23,10 @@ void Invalidator::run() {
   uint32_t seen = 0;
   while (!stopping_) {
     seen = stale_.wait(seen);
-    if (stopping_) return;
-    std::this_thread::sleep_for(debounce_);
     uint64_t node_id = 0;
     while (!stopping_ && stale_.pop(node_id))
       notify_(node_id);
+    if (!stopping_) std::this_thread::sleep_for(pause_);
   }
 }
 
