@@ -1,6 +1,7 @@
 #include "fs/preflight.hpp"
 
 #include <fcntl.h>
+#include <sys/stat.h>
 #include <sys/statvfs.h>
 #include <unistd.h>
 
@@ -46,7 +47,9 @@ void check_not_mounted_already(const std::string& source_path) {
 
 std::string find_mountpoint(const std::string& given, const std::string& source_path) {
   const std::string path = real_path(given);
-  const Errno error{path.empty() ? errno : 0};
+  struct stat found;  // a mount without its daemon has a path, and no more
+  const bool usable = !path.empty() && ::stat(path.c_str(), &found) == 0;
+  const Errno error{usable ? 0 : errno};
   if (error.value == ENOENT)
     throw StartupError("mountpoint " + given + " does not exist: make the directory first");
   if (error.value == ENOTCONN)
@@ -54,7 +57,7 @@ std::string find_mountpoint(const std::string& given, const std::string& source_
                        " is a mount whose daemon is gone: unmount it first (umount " + given + ")");
   if (error.value != 0)
     throw StartupError("cannot use mountpoint " + given + ": " + error.message());
-  if (!UniqueFd(::open(path.c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC)))
+  if (!S_ISDIR(found.st_mode))
     throw StartupError("mountpoint " + given + " is not a directory: give an empty one, or none " +
                        "to mount over the source itself");
   const std::string inside = source_path == "/" ? "/" : source_path + "/";
@@ -85,6 +88,17 @@ std::vector<std::string> restrictions_of(int fd) {
   for (const auto& [flag, name] : names)
     if ((below.f_flag & flag) != 0) restrictions.emplace_back(name);
   return restrictions;
+}
+
+bool has_sys_admin() {
+  constexpr unsigned cap_sys_admin = 21;  // linux/capability.h
+  std::ifstream status("/proc/self/status");
+  for (std::string word; status >> word;) {
+    uint64_t effective = 0;
+    if (word == "CapEff:" && status >> std::hex >> effective)
+      return (effective >> cap_sys_admin & 1) != 0;
+  }
+  return true;  // mount(2) will tell
 }
 
 bool is_in_path(const std::string& program) {
@@ -127,7 +141,11 @@ void check_fuse(const Options& options) {
                        ": load the module (modprobe fuse), or start the container with it " +
                        "(--device /dev/fuse --cap-add SYS_ADMIN)");
   }
-  if (::geteuid() == 0) return;
+  if (::geteuid() == 0) {
+    if (has_sys_admin()) return;
+    throw StartupError("this root may not mount, for lack of CAP_SYS_ADMIN: start the container " +
+                       std::string("with it (--device /dev/fuse --cap-add SYS_ADMIN)"));
+  }
   if (!is_in_path("fusermount3"))
     throw StartupError("fusermount3 is missing, through which users mount: install the package " +
                        std::string("fuse3, or run as root"));

@@ -122,7 +122,7 @@ Session::Session(const Options& options, const Limits& limits, const Place& plac
 
 Session::~Session() {
   if (!session_) return;
-  fuse_remove_signal_handlers(session_.get());
+  if (handles_signals_) fuse_remove_signal_handlers(session_.get());
   fuse_session_unmount(session_.get());
 }
 
@@ -135,6 +135,7 @@ void Session::mount() {
   }
   if (fuse_set_signal_handlers(session_.get()) != 0)
     throw StartupError("cannot install signal handlers: " + Errno{errno}.message());
+  handles_signals_ = true;
   exchange_init();
   if (::geteuid() == 0) set_read_ahead();
 }

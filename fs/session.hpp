@@ -52,6 +52,7 @@ class Session {
   Filesystem& filesystem_;
   bool uring_wanted_ = false;
   bool over_uring_ = false;
+  bool handles_signals_ = false;
   std::unique_ptr<fuse_session, Destroy> session_;
 };
 
