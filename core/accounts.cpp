@@ -30,7 +30,9 @@ Accounts::Accounts(uint32_t dirs_max, uint32_t inodes_max, StaleList* stale)
 
 void Accounts::file_found(FileRecord& file, DirIndex dir, const FileStat& now) {
   file = {.key = now.key, .dir = {}, .link = links_.find(now.key)};
-  remember(file, now);
+  // Counts of a hard-linked inode are kept, so that what happened to it meanwhile shows; of others
+  // what is found is taken to be what was counted.
+  remember(file, file.link ? links_.counted(file.link) : now);
   if (!file.link) file.dir = dir;
 }
 

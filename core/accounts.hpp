@@ -37,7 +37,8 @@ class Accounts {
   HardLinks& links() { return links_; }
 
   /// A name in `dir` was looked up whose inode has no record yet: fills `file` with what the scan
-  /// (or an earlier operation) has counted. Counts nothing.
+  /// (or an earlier operation) has counted. Counts nothing; file_observed() with the same state
+  /// may.
   void file_found(FileRecord& file, DirIndex dir, const FileStat& now);
 
   /// `dir` got a name for the inode: by create, mknod, symlink, link, or link of an O_TMPFILE.

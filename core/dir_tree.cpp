@@ -226,8 +226,8 @@ DirCounters DirTree::counters(DirIndex dir) const {
 DirIndex DirTree::find(const FileKey& key) const { return {keys_.find(key)}; }
 
 void DirTree::mark_suspect(DirIndex dir) {
-  node(dir).suspect = 1;
-  suspect_.store(true, std::memory_order_relaxed);
+  for (; dir; dir = parent(dir))
+    node(dir).suspect = 1;
 }
 
 void DirTree::watch(DirIndex dir, uint64_t watcher) {

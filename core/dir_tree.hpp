@@ -78,7 +78,7 @@ static_assert(sizeof(DirNode) <= 112, "with its KeyTable entry a directory takes
 /// A change is one Delta, applied to a directory and all its ancestors, always upwards, under the
 /// shared side of `lock()`; inserting, removing and moving directories take it exclusively. Queries
 /// take no lock: each counter is one atomic, and a change is complete before its caller returns.
-/// Counters are checked: one that would become negative marks its directory suspect.
+/// Counters are checked: one that would become negative marks its directories suspect.
 ///
 /// Thread-safe except where a function says otherwise. Allocates nothing after construction.
 class DirTree {
@@ -123,8 +123,7 @@ class DirTree {
   [[nodiscard]] uint32_t size() const { return pool_.size(); }
   [[nodiscard]] uint32_t capacity() const { return pool_.capacity(); }
 
-  /// True once any counter was found wrong since start.
-  [[nodiscard]] bool suspect() const { return suspect_.load(std::memory_order_relaxed); }
+  /// A counter of `dir` may be wrong: it and all its ancestors say so from now on.
   void mark_suspect(DirIndex dir);
 
   /// From now on the first change of `dir` or below reports `watcher` (not 0) once to the StaleList
@@ -171,7 +170,6 @@ class DirTree {
   KeyTable keys_;
   StaleList* stale_;
   DirIndex root_;
-  std::atomic<bool> suspect_ = false;
 };
 
 /// `ctime_ns`, or the current time if that is earlier: a time in the future must not poison rctime.

@@ -136,6 +136,7 @@ Delta HardLinks::contribution(const Counted& counted, int32_t names_below) {
 void HardLinks::settle(LinkIndex link, const FileStat& now) {
   const Counted before = links_[link].counted;
   const Counted after = links_[link].counted = observed(now);
+  links_[link].ctime_ns = now.ctime_ns;
   const TimeNs ctime_ns = clamp_to_now(now.ctime_ns);
   for (uint32_t i = 0; i < visit_count_; ++i) {
     const Visit& met = visits_[i];
@@ -143,6 +144,16 @@ void HardLinks::settle(LinkIndex link, const FileStat& now) {
     delta += -contribution(before, met.before);
     tree_.add(met.dir, delta, ctime_ns);
   }
+}
+
+FileStat HardLinks::counted(LinkIndex link) {
+  MutexLock lock(mutex_);
+  const Link& inode = links_[link];
+  return {.key = keys_.key_of(link.value),
+          .nlink = inode.counted.nlink,
+          .size = inode.counted.size,
+          .blocks = inode.counted.blocks,
+          .ctime_ns = inode.ctime_ns};
 }
 
 Status HardLinks::add_scanned_name(DirIndex dir, const FileStat& stat) {
@@ -265,7 +276,10 @@ void HardLinks::forget_names_in(DirIndex dir) {
     const Counted& counted = links_[link].counted;
     visit_names(link);
     if (unrecord(link, dir)) visit_upwards(dir, 0, -1);
-    settle(link, {.nlink = counted.nlink, .size = counted.size, .blocks = counted.blocks});
+    settle(link, {.nlink = counted.nlink,
+                  .size = counted.size,
+                  .blocks = counted.blocks,
+                  .ctime_ns = links_[link].ctime_ns});
   }
 }
 
@@ -306,6 +320,7 @@ void HardLinks::move_directory(DirIndex dir, DirIndex to, TimeNs ctime_ns) {
   if (move.totals.link_names != 0) correct_links(move);
 
   if (from != to) tree_.relink(dir, to);
+  if (tree_.node(dir).suspect != 0) tree_.mark_suspect(to);
   for (uint32_t i = 0; i < move.new_end; ++i)
     tree_.add(visits_[i].dir, visits_[i].delta, newest_ns);
   for (DirIndex d = common; d; d = tree_.parent(d))

@@ -33,6 +33,9 @@ class HardLinks {
 
   [[nodiscard]] LinkIndex find(const FileKey& key) const { return {keys_.find(key)}; }
 
+  /// What is counted of the inode at present: size, blocks, nlink and ctime.
+  [[nodiscard]] FileStat counted(LinkIndex link) TALLY_EXCLUDES(mutex_);
+
   /// For the scanner: records a name and counts it nowhere; fold() does that. The caller counts it
   /// in the directory's own `files`. ENOSPC when the room is used up.
   Status add_scanned_name(DirIndex dir, const FileStat& stat) TALLY_EXCLUDES(mutex_);
@@ -84,7 +87,7 @@ class HardLinks {
 
   struct Link {
     Counted counted;
-    TimeNs ctime_ns;  // until fold()
+    TimeNs ctime_ns;
     NameIndex first_name;
     uint32_t names;       // in the tree
     uint32_t move_stamp;  // the last move_directory() that met it

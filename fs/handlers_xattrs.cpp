@@ -39,8 +39,7 @@ Result<std::size_t> Filesystem::get_counter(NodeId node, const char* name, std::
   const DirIndex dir = (*inode)->dir;
   if (!counter || !dir) return failure(ENODATA);
   if (*counter == Counter::orphan_bytes && node != FUSE_ROOT_ID) return failure(ENODATA);
-  DirCounters counters = accounts_.tree().counters(dir);
-  counters.suspect |= accounts_.tree().suspect();
+  const DirCounters counters = accounts_.tree().counters(dir);
   const CounterText text(*counter, counters, accounts_.orphan_bytes());
   if (!value.empty() && value.size() < text.view().size()) return failure(ERANGE);
   if (!value.empty()) text.view().copy(value.data(), value.size());

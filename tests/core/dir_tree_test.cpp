@@ -128,9 +128,9 @@ TEST_CASE("what is transferred is missing from no common ancestor and moves betw
 
 TEST_CASE("a counter that would become negative makes its directories suspect and is not clamped") {
   SmallTree t;
-  REQUIRE_FALSE(t.tree.suspect());
+  REQUIRE_FALSE(t.tree.counters(t.root).suspect);
   t.tree.apply(t.leaf, -one_file, 0);
-  REQUIRE(t.tree.suspect());
+  REQUIRE(t.tree.counters(t.root).suspect);
   REQUIRE(t.tree.counters(t.leaf).suspect);
   REQUIRE_FALSE(t.tree.counters(t.other).suspect);
   REQUIRE(t.tree.counters(t.leaf).rbytes.count == -100);
@@ -211,5 +211,5 @@ TEST_CASE("deltas of many threads all arrive, while others insert and remove dir
   REQUIRE(tree.counters(root).rbytes.count == 3 * deltas_per_thread * 100);
   REQUIRE(tree.counters(root).rfiles == 3 * deltas_per_thread);
   REQUIRE(tree.counters(root).rsubdirs == 0);
-  REQUIRE_FALSE(tree.suspect());
+  REQUIRE_FALSE(tree.counters(root).suspect);
 }

@@ -139,6 +139,27 @@ TEST_CASE("names found by a scan count nowhere until they are folded, then as if
   REQUIRE(t.accounts.tree().counters(t.root).rctime_ns == 2'000);
 }
 
+TEST_CASE("an inode found anew is known as it was counted, so that later growth shows") {
+  Fixture t;
+  t.accounts.name_added(t.file, t.a, file_stat(1));
+  t.accounts.name_added(t.file, t.b, file_stat(2));
+  FileRecord found;
+  t.accounts.file_found(found, t.b, file_stat(2, 80));
+  REQUIRE(t.disk(t.b) == 8);
+  t.accounts.file_observed(found, file_stat(2, 80), false);
+  REQUIRE(t.disk(t.a) == 80);
+  REQUIRE(t.disk(t.root) == 80);
+}
+
+TEST_CASE("a suspect directory makes its new ancestors suspect when it moves") {
+  Fixture t;
+  t.accounts.tree().mark_suspect(t.deep);
+  REQUIRE(t.accounts.tree().counters(t.a).suspect);
+  REQUIRE_FALSE(t.accounts.tree().counters(t.b).suspect);
+  t.accounts.dir_moved(t.deep, t.b, dir_stat(3));
+  REQUIRE(t.accounts.tree().counters(t.b).suspect);
+}
+
 TEST_CASE("a directory removed behind our back takes its names of hard-linked inodes along") {
   Fixture t;
   t.accounts.name_added(t.file, t.b, file_stat(1));
@@ -156,7 +177,7 @@ TEST_CASE("with no room to follow another hard-linked inode the directory become
   FileRecord first;
   accounts.name_added(first, root, file_stat(1));
   accounts.name_added(first, root, file_stat(2));
-  REQUIRE_FALSE(accounts.tree().suspect());
+  REQUIRE_FALSE(accounts.tree().counters(root).suspect);
   FileStat other = file_stat(1);
   other.key.ino = 101;
   FileRecord second;
