@@ -37,13 +37,12 @@ class NodePool {
     if (capacity == 0) throw std::invalid_argument("a node pool needs a capacity above 0");
   }
 
-  /// A slot that nobody holds, with a value-initialised T in it. ENOSPC when all are held.
+  /// A slot that nobody holds, with a value-initialised T in it. ENOSPC when all are held, or
+  /// would be if every acquire() under way had its slot.
   Result<Index> acquire() {
     uint32_t slot = 0;
     if (free_count_.load(std::memory_order_relaxed) != 0) slot = pop_free();
     if (slot == 0) slot = take_fresh();
-    // Fresh slots never come back, so that from here on only the free list decides.
-    if (slot == 0) slot = pop_free();
     if (slot == 0) return failure(ENOSPC);
     ::new (static_cast<void*>(&slots_[slot])) T();
     live_word(slot).fetch_or(live_bit(slot), std::memory_order_relaxed);
@@ -61,8 +60,8 @@ class NodePool {
   template <class Dispose>
   Status release(Index index, Dispose dispose) {
     const uint32_t slot = index.value;
-    if (slot == 0 || slot > capacity_) return failure(EINVAL);
-    // Of several releases of one index exactly one sees the bit set.
+    if (slot > capacity_) return failure(EINVAL);
+    // Of several releases of one index exactly one sees the bit set; for null it never is.
     const uint64_t bit = live_bit(slot);
     if ((live_word(slot).fetch_and(~bit, std::memory_order_relaxed) & bit) == 0)
       return failure(EINVAL);

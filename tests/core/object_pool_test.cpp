@@ -92,6 +92,8 @@ TEST_CASE("an object pool refuses to destroy what it does not hold") {
   REQUIRE(pool.destroy(moved(object, size)) == tally::failure(EINVAL));      // never handed out
   REQUIRE(pool.destroy(moved(object, -size)) == tally::failure(EINVAL));     // before the first
   REQUIRE(pool.destroy(moved(object, 4 * size)) == tally::failure(EINVAL));  // behind the last
+  // So far away that its slot number modulo 2^32 is the object's.
+  REQUIRE(pool.destroy(moved(object, size << 32)) == tally::failure(EINVAL));
   REQUIRE(alive == 3);
   REQUIRE(pool.destroy(object));
   REQUIRE(pool.destroy(object) == tally::failure(EINVAL));  // destroyed already
