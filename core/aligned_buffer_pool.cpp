@@ -54,10 +54,10 @@ const char* message(BufferPoolError error) {
 }
 
 struct AlignedBufferPool::State {
-  State(std::size_t alignment_bytes, std::size_t buffer_size_bytes, uint32_t capacity)
-      : alignment_bytes_(alignment_bytes),
-        buffer_size_bytes_(buffer_size_bytes),
-        capacity_(capacity),
+  State(std::size_t alignment, std::size_t buffer_size, uint32_t buffer_count)
+      : alignment_bytes(alignment),
+        buffer_size_bytes(buffer_size),
+        capacity(buffer_count),
         next_(capacity + std::size_t{1}),
         // A mapping is aligned to a page; the slack lets the first buffer move up to more.
         memory_(Mapping::reserve_or_throw(buffer_size_bytes * capacity + alignment_bytes)) {
@@ -84,7 +84,7 @@ struct AlignedBufferPool::State {
   }
 
   void push(uint32_t number) {
-    leased_count_.fetch_sub(1, std::memory_order_relaxed);
+    leased_count.fetch_sub(1, std::memory_order_relaxed);
     uint64_t head = head_.load();
     uint64_t with_buffer;
     do {
@@ -109,30 +109,30 @@ struct AlignedBufferPool::State {
   }
 
   std::span<std::byte> buffer(uint32_t number) const {
-    return {first_ + (number - 1) * buffer_size_bytes_, buffer_size_bytes_};
+    return {first_ + (number - 1) * buffer_size_bytes, buffer_size_bytes};
   }
 
   uint32_t number_of(std::span<std::byte> buffer) const {
     return static_cast<uint32_t>(static_cast<std::size_t>(buffer.data() - first_) /
-                                 buffer_size_bytes_) +
+                                 buffer_size_bytes) +
            1;
   }
 
-  const std::size_t alignment_bytes_;
-  const std::size_t buffer_size_bytes_;
-  const uint32_t capacity_;
-  std::atomic<uint32_t> leased_count_ = 0;
-  std::atomic<uint32_t> leased_count_max_ = 0;
+  const std::size_t alignment_bytes;
+  const std::size_t buffer_size_bytes;
+  const uint32_t capacity;
+  std::atomic<uint32_t> leased_count = 0;
+  std::atomic<uint32_t> leased_count_max = 0;
 
  private:
   static constexpr uint64_t one_tag = uint64_t{1} << 32;
   static constexpr uint64_t tag_mask = ~(one_tag - 1);
 
   void count_lease() {
-    const uint32_t count = leased_count_.fetch_add(1, std::memory_order_relaxed) + 1;
-    uint32_t max = leased_count_max_.load(std::memory_order_relaxed);
+    const uint32_t count = leased_count.fetch_add(1, std::memory_order_relaxed) + 1;
+    uint32_t max = leased_count_max.load(std::memory_order_relaxed);
     while (max < count &&
-           !leased_count_max_.compare_exchange_weak(max, count, std::memory_order_relaxed)) {
+           !leased_count_max.compare_exchange_weak(max, count, std::memory_order_relaxed)) {
     }
   }
 
@@ -173,18 +173,18 @@ std::optional<AlignedBufferPool::Lease> AlignedBufferPool::try_lease() {
   return Lease(state_, number);
 }
 
-std::size_t AlignedBufferPool::alignment_bytes() const { return state_->alignment_bytes_; }
+std::size_t AlignedBufferPool::alignment_bytes() const { return state_->alignment_bytes; }
 
-std::size_t AlignedBufferPool::buffer_size_bytes() const { return state_->buffer_size_bytes_; }
+std::size_t AlignedBufferPool::buffer_size_bytes() const { return state_->buffer_size_bytes; }
 
-std::size_t AlignedBufferPool::capacity() const { return state_->capacity_; }
+std::size_t AlignedBufferPool::capacity() const { return state_->capacity; }
 
 std::size_t AlignedBufferPool::leased_count() const {
-  return state_->leased_count_.load(std::memory_order_relaxed);
+  return state_->leased_count.load(std::memory_order_relaxed);
 }
 
 std::size_t AlignedBufferPool::leased_count_max() const {
-  return state_->leased_count_max_.load(std::memory_order_relaxed);
+  return state_->leased_count_max.load(std::memory_order_relaxed);
 }
 
 AlignedBufferPool::Lease::Lease(std::shared_ptr<State> state, uint32_t number)

@@ -50,11 +50,11 @@ namespace {
 
 // From include/uapi/linux/mman.h of kernel 6.5; older headers lack them.
 constexpr long cachestat_syscall_number = 451;
-struct cachestat_range {
+struct CachestatRange {
   uint64_t off;
   uint64_t len;
 };
-struct cachestat {
+struct Cachestat {
   uint64_t nr_cache;
   uint64_t nr_dirty;
   uint64_t nr_writeback;
@@ -91,8 +91,8 @@ Result<std::span<const std::byte>> DirectFile::read(uint64_t offset, std::size_t
 // which a direct read would have to write back first. Where the kernel can't say (before 6.5, or
 // without the right to know), it is not; direct reads are right in any case.
 bool DirectFile::is_cached(const Window& window) const {
-  cachestat_range range{window.offset, window.length_bytes};
-  cachestat stat{};
+  CachestatRange range{window.offset, window.length_bytes};
+  Cachestat stat{};
   if (::syscall(cachestat_syscall_number, fd_, &range, &stat, 0U) != 0) return false;
   if (stat.nr_dirty + stat.nr_writeback > 0) return true;
   if (stat.nr_cache == 0) return false;

@@ -211,8 +211,8 @@ TEST_CASE("signals don't end a wait, and the thread that first submits owns the 
   const tally::test::TempFolder folder("ring");
   const std::string fifo = folder.path() + "/fifo";
   REQUIRE(::mkfifo(fifo.c_str(), 0600) == 0);
-  struct sigaction action {};
-  struct sigaction previous {};
+  struct sigaction action = {};
+  struct sigaction previous = {};
   action.sa_handler = [](int) {};  // no SA_RESTART
   REQUIRE(::sigaction(SIGUSR1, &action, &previous) == 0);
 
