@@ -195,7 +195,7 @@ class TreeMaker {
     constexpr size_t sizes_max_bytes[] = {1, 100, 5000, 70'000};
     const std::string content(below(sizes_max_bytes[below(4)]), 'x');
     const bool is_sparse = below(8) == 0;
-    const off_t offset = is_sparse ? static_cast<off_t>(below(1 << 30)) : 0;
+    const off_t offset = is_sparse ? static_cast<off_t>(below(1 << 24)) : 0;
     const ssize_t written = ::pwrite(fd.get(), content.data(), content.size(), offset);
     check(written == static_cast<ssize_t>(content.size()), "write");
     if (is_sparse) check(::ftruncate(fd.get(), offset + (1 << 20)) == 0, "truncate");

@@ -10,12 +10,20 @@
 #include "core/unique_fd.hpp"
 
 namespace tally::test {
+namespace {
 
-TempFolder::TempFolder(const std::string& label) {
-  const char* parent = std::getenv("TALLYFS_TEST_DIR");
-  if (parent == nullptr) parent = std::getenv("TMPDIR");
-  if (parent == nullptr) parent = "/tmp";
-  path_ = std::string(parent) + "/tallyfs-" + label + "-XXXXXX";
+std::string usual_parent() {
+  for (const char* variable : {"TALLYFS_TEST_DIR", "TMPDIR"}) {
+    if (const char* parent = std::getenv(variable); parent != nullptr) return parent;
+  }
+  return "/tmp";
+}
+
+}  // namespace
+
+TempFolder::TempFolder(const std::string& label, const std::string& parent)
+    : path_(parent.empty() ? usual_parent() : parent) {
+  path_ += "/tallyfs-" + label + "-XXXXXX";
   if (::mkdtemp(path_.data()) == nullptr) {
     throw std::system_error(errno, std::generic_category(), "mkdtemp " + path_);
   }

@@ -4,12 +4,12 @@
 
 namespace tally::test {
 
-/// A new empty folder, removed with everything in it when the object dies. It lies in
-/// TALLYFS_TEST_DIR, else TMPDIR, else /tmp: which filesystem tests run on is the caller's choice.
+/// A new empty folder, removed with everything in it when the object dies.
 class TempFolder {
  public:
-  /// `label` becomes part of the folder's name. Throws std::system_error.
-  explicit TempFolder(const std::string& label = "test");
+  /// `label` becomes part of the folder's name. It lies in `parent`, or when that is empty in
+  /// TALLYFS_TEST_DIR, else TMPDIR, else /tmp. Throws std::system_error.
+  explicit TempFolder(const std::string& label = "test", const std::string& parent = "");
   TempFolder(const TempFolder&) = delete;
   TempFolder& operator=(const TempFolder&) = delete;
   ~TempFolder();

@@ -11,6 +11,7 @@
 
 #include <csignal>
 #include <cstdlib>
+#include <iostream>
 #include <sstream>
 #include <system_error>
 
@@ -45,6 +46,15 @@ namespace {
   }
   ::execvp(arguments[0], arguments);
   ::_exit(127);
+}
+
+bool is_in_path(const std::string& name) {
+  const char* path = std::getenv("PATH");
+  std::istringstream folders(path != nullptr ? path : "");
+  for (std::string folder; std::getline(folders, folder, ':');) {
+    if (::access((folder + "/" + name).c_str(), X_OK) == 0) return true;
+  }
+  return false;
 }
 
 }  // namespace
@@ -105,13 +115,13 @@ Finished run(const std::vector<std::string>& command, const std::string& working
   return {status.value_or(-1), child.output()};
 }
 
-bool has_program(const std::string& name) {
-  const char* path = std::getenv("PATH");
-  std::istringstream folders(path != nullptr ? path : "");
-  for (std::string folder; std::getline(folders, folder, ':');) {
-    if (::access((folder + "/" + name).c_str(), X_OK) == 0) return true;
+bool has_programs(const std::vector<std::string>& names) {
+  for (const std::string& name : names) {
+    if (is_in_path(name)) continue;
+    std::cout << "TALLYFS-SKIP: " << name << " is not installed" << std::endl;
+    return false;
   }
-  return false;
+  return true;
 }
 
 }  // namespace tally::test

@@ -60,7 +60,7 @@ std::vector<std::string> tallyfs_command(const std::vector<std::string>& argumen
   return command;
 }
 
-MountFolders::MountFolders() : folder_("mount") {
+MountFolders::MountFolders(const std::string& parent) : folder_("mount", parent) {
   for (const std::string& path : {folder_.path(), source(), mountpoint(), native()}) {
     make_open_directory(path);
   }

@@ -22,7 +22,8 @@ bool can_mount();
 /// one filesystem and open to every user.
 class MountFolders {
  public:
-  MountFolders();
+  /// Below `parent`, or where TempFolder puts its folders.
+  explicit MountFolders(const std::string& parent = "");
 
   /// `path` below the source, the mount point or the native twin.
   [[nodiscard]] std::string source(const std::string& path = "") const;

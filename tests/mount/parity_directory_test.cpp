@@ -20,11 +20,11 @@ using DirectoryStream = std::unique_ptr<DIR, int (*)(DIR*)>;
 
 DirectoryStream open_directory(const char* path) { return {::opendir(path), ::closedir}; }
 
-constexpr int many = 3000;
+constexpr int many = 1000;
 
 std::string file_name(int number) {
   // Long names, so that a listing takes many replies.
-  return "entry-" + std::to_string(number) + "-" + std::string(100, 'n');
+  return "entry-" + std::to_string(number) + "-" + std::string(200, 'n');
 }
 
 void make_many(Recorder&) {
@@ -104,7 +104,7 @@ TEST_CASE("a listing under way survives creation and deletion: untouched names c
     }
     for (int i = 1; i < many; i += 10)
       ::unlink(("big/" + file_name(i)).c_str());
-    for (int i = 0; i < 500; ++i) {
+    for (int i = 0; i < 200; ++i) {
       ::mknod(("big/new-" + std::to_string(i)).c_str(), S_IFREG | 0644, 0);
     }
     while (const dirent* entry = ::readdir(stream.get()))

@@ -1,0 +1,106 @@
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <filesystem>
+
+#include <catch2/catch.hpp>
+
+#include "tests/mount/counter_check.hpp"
+#include "tests/mount/mount.hpp"
+#include "tests/mount/parity.hpp"
+
+using namespace tally::test;
+using tally::UniqueFd;
+
+namespace {
+
+constexpr int directory_count = 300;
+constexpr int files_per_directory = 110;
+
+std::string directory_name(int directory) { return "d" + std::to_string(directory); }
+
+std::string file_name(int directory, int file) {
+  return directory_name(directory) + "/f" + std::to_string(file);
+}
+
+/// 33,000 files of one byte: every inode in the kernel's cache is one in the daemon's.
+void make_files(const MountFolders& folders) {
+  for (int d = 0; d < directory_count; ++d) {
+    REQUIRE(::mkdir(folders.source(directory_name(d)).c_str(), 0755) == 0);
+    for (int f = 0; f < files_per_directory; ++f) {
+      write_file(folders.source(file_name(d, f)), std::string(1, static_cast<char>('a' + f % 26)));
+    }
+  }
+}
+
+template <class Action>
+int count_files(Action action) {
+  int successes = 0;
+  for (int d = 0; d < directory_count; ++d) {
+    for (int f = 0; f < files_per_directory; ++f)
+      successes += action(d, f) ? 1 : 0;
+  }
+  return successes;
+}
+
+constexpr int file_count = directory_count * files_per_directory;
+
+}  // namespace
+
+TEST_CASE("a daemon with 1024 descriptors serves 33,000 cached inodes") {
+  if (!can_mount()) return;
+  // In memory, where making so many files takes no minutes.
+  const MountFolders folders("/dev/shm");
+  make_files(folders);
+  const Mount mount(folders, {.process = {.descriptors_max = 1024}});
+
+  CHECK(count_files([&](int d, int f) {
+          struct stat st {};
+          return ::lstat(mount.at(file_name(d, f)).c_str(), &st) == 0 && st.st_size == 1;
+        }) == file_count);
+  CHECK(count_files([&](int d, int f) {
+          return read_file(mount.at(file_name(d, f)))[0] == 'a' + f % 26;
+        }) == file_count);
+  INFO("inodes whose descriptor was given up are found again after their name has moved");
+  REQUIRE(::rename(mount.at("d0").c_str(), mount.at("d1/moved").c_str()) == 0);
+  CHECK(read_file(mount.at("d1/moved/f0")) == "a");
+  write_file(mount.at("d1/moved/f1"), "grown by this");
+  REQUIRE(::rename(mount.at("d1/moved").c_str(), mount.at("d0").c_str()) == 0);
+  check_counters(mount);
+
+  CHECK(count_files([&](int d, int f) {
+          return ::unlink(mount.at(file_name(d, f)).c_str()) == 0;
+        }) == file_count);
+  for (int d = 0; d < directory_count; ++d) {
+    CHECK(::rmdir(mount.at(directory_name(d)).c_str()) == 0);
+  }
+  check_counters(mount);
+  CHECK(counter(mount.at(), "rentries") == 0);
+}
+
+TEST_CASE("files kept open stay usable while many other inodes come and go") {
+  if (!can_mount()) return;
+  const MountFolders folders("/dev/shm");
+  make_files(folders);
+  const Mount mount(folders, {.process = {.descriptors_max = 512}});
+  std::vector<UniqueFd> held;
+  for (int d = 0; d < 100; ++d) {
+    held.emplace_back(::open(mount.at(file_name(d, 0)).c_str(), O_RDWR | O_CLOEXEC));
+    REQUIRE(held.back().get() >= 0);
+    REQUIRE(::unlink(mount.at(file_name(d, 0)).c_str()) == 0);
+  }
+  CHECK(count_files([&](int d, int f) {
+          struct stat st {};
+          return ::lstat(mount.at(file_name(d, f)).c_str(), &st) == 0;
+        }) == file_count - 100);
+  for (const UniqueFd& fd : held) {
+    CHECK(::pwrite(fd.get(), "long", 4, 0) == 4);
+    struct stat st {};
+    CHECK(::fstat(fd.get(), &st) == 0);
+    CHECK(st.st_size == 4);
+  }
+  CHECK(counter(mount.at(), "orphan_bytes") == 400);
+  held.clear();
+  check_counters(mount);
+}
