@@ -3,6 +3,8 @@
 #include <fcntl.h>
 #include <grp.h>
 #include <linux/capability.h>
+#include <sched.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -166,6 +168,24 @@ Status switch_to(uid_t uid, gid_t gid, uint64_t capabilities) {
   return {};
 }
 
+/// The umask of this thread alone: threads share one until they leave it (unshare(2), CLONE_FS).
+Status set_umask(mode_t mask) {
+  struct ThreadUmask {
+    bool own = false;
+    mode_t mask = 0;
+  };
+  static thread_local ThreadUmask current_umask;
+  if (!current_umask.own) {
+    if (::unshare(CLONE_FS) != 0) return last_error();
+    ::umask(mask);
+    current_umask = {.own = true, .mask = mask};
+  } else if (current_umask.mask != mask) {
+    ::umask(mask);
+    current_umask.mask = mask;
+  }
+  return {};
+}
+
 }  // namespace
 
 Credentials::Credentials() : daemon_uid_(::geteuid()), daemon_gid_(::getegid()) {
@@ -182,6 +202,7 @@ Status Credentials::become(const Caller& caller) const {
 }
 
 Status Credentials::become_creator(const Caller& caller) const {
+  if (const Status set = set_umask(caller.umask); !set) return set;
   if (const Status switched = become(caller); !switched) return switched;
   // Whoever has CAP_FSETID is not asked for groups.
   if (!can_switch_ || caller.uid == 0) return {};

@@ -13,6 +13,7 @@ struct Caller {
   uid_t uid;
   gid_t gid;
   pid_t pid;
+  mode_t umask = 0;  ///< of requests that create something with a mode
 };
 
 /// Makes worker threads act on the lower filesystem in the name of their callers, so that whatever
@@ -27,7 +28,7 @@ struct Caller {
 /// up the blocks reserved for root).
 ///
 /// Thread-safe; raw system calls, because glibc's wrappers would change every thread. Allocates
-/// nothing. Where the daemon may not switch (an unprivileged mount) every function is a no-op.
+/// nothing. Where the daemon may not switch (an unprivileged mount) nothing but the umask changes.
 class Credentials {
  public:
   /// Looks at the calling thread's capabilities. Call it before any thread becomes anybody.
@@ -37,8 +38,10 @@ class Credentials {
   /// refuses (an id that has no meaning in the daemon's user namespace).
   [[nodiscard]] Status become(const Caller& caller) const;
 
-  /// For creating: become() and the caller's supplementary groups, read from /proc. A caller that
-  /// has exited already has none.
+  /// For creating: become(), the caller's supplementary groups, read from /proc (a caller that has
+  /// exited already has none), and its umask, which the lower filesystem applies unless the
+  /// directory has a default ACL. The umask also where the daemon may not switch; ENOMEM if the
+  /// thread can't have one of its own.
   [[nodiscard]] Status become_creator(const Caller& caller) const;
 
   /// For everything that has been checked completely (chmod, chown, times, xattrs, links, renames):

@@ -58,9 +58,9 @@ struct FilesystemOptions {
 /// Requests are thread-safe, allocate nothing, and fail with the errno of the lower filesystem.
 /// What goes wrong in accounting never fails a request: it makes a directory suspect.
 ///
-/// Assumed of the mount: default_permissions, KILLPRIV_V2, no writeback cache, no splice, umask
-/// applied by the kernel (no DONT_MASK; the process's own umask is 0), and EXPLICIT_INVAL_DATA
-/// instead of AUTO_INVAL_DATA: open() says by itself when the kernel's pages are to be dropped.
+/// Assumed of the mount: default_permissions, KILLPRIV_V2, no writeback cache, no splice,
+/// POSIX_ACL with DONT_MASK (the umask is applied below), and EXPLICIT_INVAL_DATA instead of
+/// AUTO_INVAL_DATA: open() says by itself when the kernel's pages are to be dropped.
 class Filesystem {
  public:
   /// `source_fd`: the root of what is mounted, an open directory; it stays the caller's. Takes all

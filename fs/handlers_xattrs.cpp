@@ -21,6 +21,8 @@ Result<std::size_t> size_of(ssize_t result) {
   return static_cast<std::size_t>(result);
 }
 
+bool is_acl_name(std::string_view name) { return name.starts_with("system.posix_acl_"); }
+
 }  // namespace
 
 Result<std::size_t> Filesystem::getxattr(NodeId node, const char* name, std::span<char> value) {
@@ -29,7 +31,11 @@ Result<std::size_t> Filesystem::getxattr(NodeId node, const char* name, std::spa
   const auto inode = inodes_.pin(node);
   if (!inode) return std::unexpected(inode.error());
   const DescriptorPath self(inode->fd());
-  return size_of(::getxattr(self.path(), name, value.data(), value.size()));
+  auto size = size_of(::getxattr(self.path(), name, value.data(), value.size()));
+  // With POSIX_ACL the kernel asks for them to check permissions, and to it any other error is a
+  // refusal (fs/fuse/acl.c, __fuse_get_acl).
+  if (!size && size.error().value == EOPNOTSUPP && is_acl_name(name)) return failure(ENODATA);
+  return size;
 }
 
 Result<std::size_t> Filesystem::get_counter(NodeId node, const char* name, std::span<char> value) {

@@ -25,7 +25,7 @@ Filesystem& filesystem_of(fuse_req_t req) {
 
 Caller caller_of(fuse_req_t req) {
   const fuse_ctx& context = *fuse_req_ctx(req);
-  return {.uid = context.uid, .gid = context.gid, .pid = context.pid};
+  return {.uid = context.uid, .gid = context.gid, .pid = context.pid, .umask = context.umask};
 }
 
 OpenFile& file_of(const fuse_file_info* fi) { return *reinterpret_cast<OpenFile*>(fi->fh); }

@@ -73,6 +73,9 @@ void negotiate(void* userdata, fuse_conn_info* conn) {
            // We are the only writer: pages are dropped when we say so, not when a file's time
            // moves.
            FUSE_CAP_EXPLICIT_INVAL_DATA,
+           // Else ACLs below would be ignored, and a file's ACL mask taken for its group's rights.
+           FUSE_CAP_POSIX_ACL,
+           FUSE_CAP_DONT_MASK,
            // The target of a symbolic link never changes, and node ids are never used again.
            FUSE_CAP_CACHE_SYMLINKS,
        })

@@ -91,7 +91,7 @@ int run(const fs::Options& options) {
 
   std::optional<Background> background;
   if (!options.foreground) background.emplace();
-  // The kernel applies the caller's umask; ours must not be added.
+  // Callers' umasks come with their requests; ours must not be added.
   ::umask(0);
   fs::Filesystem filesystem(place.source.get(), limits.filesystem_options(options));
   const ScanSummary summary = scan(options, limits, place, filesystem);
