@@ -11,6 +11,8 @@
 #include <sstream>
 #include <utility>
 
+#include <fuse_lowlevel.h>
+
 #include "core/result.hpp"
 #include "fs/mount_table.hpp"
 #include "fs/startup_error.hpp"
@@ -156,6 +158,10 @@ void check_fuse(const Options& options) {
 
 bool uring_wanted(UringMode mode) {
   if (mode == UringMode::off) return false;
+  if (fuse_version() < FUSE_MAKE_VERSION(3, 18)) {
+    if (mode == UringMode::automatic) return false;
+    throw StartupError("uring=on: libfuse is older than 3.18: use uring=auto");
+  }
   char enabled = 'N';
   std::ifstream parameter("/sys/module/fuse/parameters/enable_uring");
   const bool known = static_cast<bool>(parameter >> enabled);
