@@ -68,7 +68,8 @@ Status Filesystem::change_attributes(const Caller& caller, const PinnedInode& in
     const Status set = status_of(::fchmodat(descriptors_.get(), self.name(), wanted.st_mode, 0));
     if (!set) return set;
   }
-  if (to_set & (FUSE_SET_ATTR_UID | FUSE_SET_ATTR_GID)) {
+  // A request to set nothing is a chown(2) that sets neither: it clears setuid and setgid.
+  if (to_set == 0 || to_set & (FUSE_SET_ATTR_UID | FUSE_SET_ATTR_GID)) {
     const uid_t uid = to_set & FUSE_SET_ATTR_UID ? wanted.st_uid : static_cast<uid_t>(-1);
     const gid_t gid = to_set & FUSE_SET_ATTR_GID ? wanted.st_gid : static_cast<gid_t>(-1);
     const Status set = status_of(::fchownat(inode.fd(), "", uid, gid, AT_EMPTY_PATH));
