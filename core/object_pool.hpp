@@ -4,6 +4,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <tuple>
 #include <utility>
 
 #include "core/node_pool.hpp"
@@ -25,7 +26,7 @@ class ObjectPool {
   ~ObjectPool() {
     for (uint32_t i = 1; i <= slots_.high_water(); ++i) {
       // EINVAL says that this one was destroyed before.
-      static_cast<void>(destroy_slot({i}));
+      std::ignore = destroy_slot({i});
     }
   }
 
