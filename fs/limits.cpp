@@ -7,6 +7,8 @@
 #include <cstdio>
 #include <system_error>
 
+#include <climits>
+
 #include "core/dir_tree.hpp"
 #include "core/human_text.hpp"
 #include "fs/descriptor_budget.hpp"
@@ -32,10 +34,14 @@ constexpr uint32_t request_threads_per_processor = 4;
 constexpr uint32_t request_threads_least = 8;
 constexpr uint32_t request_threads_most = 64;
 
-// What a hash table by (dev, ino) adds to each object: an entry and its share of the buckets.
+// KeyTable: an entry and a bucket for each object, and address space for twice as many buckets.
 constexpr uint64_t key_bytes = 16 + sizeof(uint32_t);
-// HardLinks keeps a record per inode and one per directory with a name of it; two are the rule.
-constexpr uint64_t link_bytes = 40 + 2 * 24 + key_bytes;
+constexpr uint64_t key_address_bytes = 16 + 2 * sizeof(uint32_t);
+// HardLinks: an inode, a directory with names of it, and a directory met on the way up.
+constexpr uint64_t link_bytes = 48;
+constexpr uint64_t link_names_per_inode = 16;
+constexpr uint64_t link_name_bytes = 24;
+constexpr uint64_t link_visit_bytes = 64;
 constexpr uint64_t ring_cell_bytes = 2 * sizeof(uint64_t);
 // Descriptors that are not for requests: one for each device below (FileHandles::devices_max), each
 // request thread's clone of /dev/fuse, each processor's ring and its eventfd, and these: standard
@@ -46,7 +52,9 @@ constexpr uint32_t descriptors_least = 32;
 constexpr uint64_t request_buffer_bytes = (1 << 20) + 4096;
 constexpr uint64_t stack_bytes = 8 << 20;
 constexpr uint64_t stack_used_bytes = 16 << 10;
+// Scanner: a ScanState for each directory, and names in flight, which are few at a time.
 constexpr uint64_t scanned_directory_bytes = 32;
+constexpr uint64_t scanned_name_address_bytes = 256;
 
 uint32_t clamp_count(uint64_t count, uint32_t least, uint32_t most) {
   return static_cast<uint32_t>(std::clamp<uint64_t>(count, least, most));
@@ -56,31 +64,39 @@ std::vector<LimitTerm> terms_of(const Limits& limits, const Options& options,
                                 const Machine& machine) {
   const std::string from_inodes =
       machine.lower_inodes != 0 ? "inodes of the filesystem below" : "default: no number below";
-  const std::string from_descriptors = "descriptors";
-  const auto term = [](std::string name, uint64_t count, uint64_t bytes, std::string origin) {
-    return LimitTerm{std::move(name), count, bytes, count * bytes, std::move(origin)};
+  const auto term = [](std::string name, uint64_t count, uint64_t bytes, uint64_t address_bytes,
+                       std::string origin) {
+    return LimitTerm{std::move(name), count, bytes, count * address_bytes, std::move(origin)};
   };
-  std::vector<LimitTerm> terms = {
-      term("directories", limits.directories_max, sizeof(DirNode) + key_bytes,
-           options.directories_max ? "max_dirs" : from_inodes),
-      term("… while scanning", limits.directories_max, scanned_directory_bytes, "directories"),
-      term("hard-linked inodes", limits.linked_inodes_max, link_bytes, from_inodes),
-      term("cached inodes", limits.inodes_max, sizeof(Inode) + key_bytes, from_inodes),
-      term("open files", limits.open_files_max, sizeof(OpenFile), from_descriptors),
-      term("open directories", limits.open_directories_max, sizeof(OpenDirectory),
-           from_descriptors),
-      term("stale directories", limits.stale_directories_max, ring_cell_bytes, "fixed"),
-      term("settling files", limits.settling_files_max, ring_cell_bytes, "fixed"),
-      term("read buffers", limits.buffers, limits.buffer_size_bytes,
-           options.buffers ? "buffers, buffer_size" : "request threads"),
+  const auto plain = [&](std::string name, uint64_t count, uint64_t bytes, std::string origin) {
+    return term(std::move(name), count, bytes, bytes, std::move(origin));
+  };
+  const uint64_t directories = limits.directories_max;
+  const uint64_t linked = limits.linked_inodes_max;
+  const uint64_t inodes = limits.inodes_max;
+  return {
+      term("directories", directories, sizeof(DirNode) + key_bytes,
+           sizeof(DirNode) + key_address_bytes, options.directories_max ? "max_dirs" : from_inodes),
+      term("… while scanning", directories, scanned_directory_bytes,
+           scanned_directory_bytes + scanned_name_address_bytes, "directories"),
+      term("hard-linked inodes", linked, link_bytes + key_bytes, link_bytes + key_address_bytes,
+           from_inodes),
+      plain("… names of these", linked * link_names_per_inode, link_name_bytes, "16 per inode"),
+      plain("… directories above", directories, link_visit_bytes, "directories"),
+      term("cached inodes", inodes, sizeof(Inode) + key_bytes, sizeof(Inode) + key_address_bytes,
+           from_inodes),
+      plain("… names of these", inodes, NAME_MAX + 1, "used where there are no file handles"),
+      plain("open files", limits.open_files_max, sizeof(OpenFile), "descriptors"),
+      plain("open directories", limits.open_directories_max, sizeof(OpenDirectory), "descriptors"),
+      plain("stale directories", limits.stale_directories_max, ring_cell_bytes, "fixed"),
+      plain("settling files", limits.settling_files_max, ring_cell_bytes, "fixed"),
+      plain("read buffers", limits.buffers, limits.buffer_size_bytes,
+            options.buffers ? "buffers, buffer_size" : "request threads"),
       term("request threads", limits.request_threads, request_buffer_bytes + stack_used_bytes,
-           "processors"),
-      term("descriptors", limits.descriptors_max, 0,
-           "RLIMIT_NOFILE " + std::to_string(machine.descriptors) + " less our own"),
+           request_buffer_bytes + stack_bytes, "processors"),
+      plain("descriptors", limits.descriptors_max, 0,
+            "RLIMIT_NOFILE " + std::to_string(machine.descriptors) + " less our own"),
   };
-  for (LimitTerm& each : terms)
-    if (each.name == "request threads") each.bytes_address += each.count * stack_bytes;
-  return terms;
 }
 
 }  // namespace

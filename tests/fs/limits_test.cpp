@@ -1,16 +1,31 @@
 #include "fs/limits.hpp"
 
+#include <fcntl.h>
+
 #include <bit>
+#include <fstream>
 
 #include <catch2/catch.hpp>
+
+#include "core/scanner.hpp"
+#include "core/unique_fd.hpp"
+#include "tests/temp_folder.hpp"
 
 using tally::fs::Limits;
 using tally::fs::Machine;
 using tally::fs::Options;
+using tally::test::TempFolder;
 
 namespace {
 
 constexpr Machine small_machine = {.lower_inodes = 200'000, .descriptors = 20'000, .processors = 2};
+
+[[maybe_unused]] uint64_t address_space_bytes() {
+  std::ifstream statm("/proc/self/statm");
+  uint64_t pages = 0;
+  statm >> pages;
+  return pages * 4096;
+}
 
 }  // namespace
 
@@ -96,6 +111,29 @@ TEST_CASE("what the filesystem is given are these limits") {
   CHECK(std::has_single_bit(given.stale_directories_max));
   CHECK(given.buffers == limits.buffers);
   CHECK(given.buffer_size_bytes == limits.buffer_size_bytes);
+}
+
+TEST_CASE("the filesystem and the scanner reserve the address space that the table says") {
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+  SUCCEED("sanitizers reserve address space of their own");
+#else
+  const TempFolder folder;
+  const tally::UniqueFd source(::open(folder.path().c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+  REQUIRE(source);
+  // Large enough for these terms to drown what else a process maps meanwhile.
+  const Limits limits =
+      Limits::compute({}, {.lower_inodes = 1 << 23, .descriptors = 20'000, .processors = 2});
+  uint64_t expected_bytes = 0;
+  for (const auto& term : limits.terms)
+    if (term.name != "request threads") expected_bytes += term.bytes_address;
+
+  const uint64_t before_bytes = address_space_bytes();
+  tally::fs::Filesystem filesystem(source.get(), limits.filesystem_options({}));
+  const tally::Scanner scanner(filesystem.accounts().tree(), filesystem.accounts().links(),
+                               {.threads = 1});
+  const auto taken_bytes = static_cast<double>(address_space_bytes() - before_bytes);
+  CHECK(taken_bytes == Approx(static_cast<double>(expected_bytes)).epsilon(0.02));
+#endif
 }
 
 TEST_CASE("the table names every term and adds them up") {
