@@ -204,11 +204,7 @@ void ScanWorker::publish(DirIndex dir, const Content& content) {
 void ScanWorker::complete(DirIndex dir) {
   while (scan_.state(dir).incomplete.fetch_sub(1, std::memory_order_acq_rel) == 1) {
     const DirIndex parent = scan_.tree.parent(dir);
-    const DirNode& node = scan_.tree.node(dir);
-    if (parent) {
-      scan_.tree.add(parent, scan_.tree.totals(dir), node.rctime_ns);
-      if (node.suspect != 0) scan_.tree.mark_suspect(parent);
-    }
+    if (parent) scan_.tree.add(parent, scan_.tree.totals(dir), scan_.tree.node(dir).rctime_ns);
     scan_.leave(dir);
     if (!parent) return;
     dir = parent;

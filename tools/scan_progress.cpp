@@ -43,7 +43,7 @@ void ScanProgress::show() const {
     if (now < next) continue;
     next = now + period;
     const double seconds = std::chrono::duration<double>(now - start).count();
-    std::fprintf(stderr, "%stallyfs: scanning %s: %s entries, %s/s", erase_line, what_.c_str(),
+    std::fprintf(stderr, "%sscanning %s: %s entries, %s/s", erase_line, what_.c_str(),
                  count_text(entries).c_str(),
                  count_text(static_cast<uint64_t>(static_cast<double>(entries) / seconds)).c_str());
   }

@@ -6,6 +6,7 @@
 #include <filesystem>
 #include <fstream>
 #include <thread>
+#include <vector>
 
 #include <catch2/catch.hpp>
 
@@ -179,17 +180,22 @@ TEST_CASE("directories nested far beyond PATH_MAX are all counted") {
 TEST_CASE("without descriptors to lend, paths beyond PATH_MAX are climbed in steps") {
   const TempFolder folder("scan");
   const Chain chain(folder.path(), 5'000);
-  // The root takes the only descriptor there is to lend, and has a child that stays unopened for
-  // long, because older: two workers, of which each has enough to do.
   require_chain(folder.path(), 5'000, {.threads = 1, .descriptors_max = 1});
 }
 
 TEST_CASE("a scan keeps to its budget of descriptors") {
   const TempFolder folder("scan");
-  for (int i = 0; i < 30; ++i)
-    for (int j = 0; j < 30; ++j)
-      stdfs::create_directories(folder.path() + "/" + std::to_string(i) + "/" + std::to_string(j) +
-                                "/leaf");
+  // Four in each, five levels deep: going down leaves siblings behind at every level.
+  std::vector<std::string> level{folder.path()};
+  for (int depth = 0; depth < 5; ++depth) {
+    std::vector<std::string> next;
+    for (const std::string& above : level)
+      for (const char* name : {"/a", "/b", "/c", "/d"}) {
+        next.push_back(above + name);
+        stdfs::create_directory(next.back());
+      }
+    level = std::move(next);
+  }
   const auto peak_with = [&](uint32_t descriptors_max) {
     ScanEvents events(2);
     std::size_t peak = 0;
@@ -203,14 +209,14 @@ TEST_CASE("a scan keeps to its budget of descriptors") {
         folder.path(),
         {.threads = 1, .queue_depth = 0, .descriptors_max = descriptors_max, .events = &events});
     consumer.join();
-    CHECK(scanned.at("").rsubdirs == 30 + 900 + 900);
+    CHECK(scanned.at("").rsubdirs == 4 + 16 + 64 + 256 + 1024);
     return peak - before;
   };
   // Besides those it lends, a worker has the one that it is reading; the rest is the source's, and
   // the one through which descriptors are counted is in both figures.
   CHECK(peak_with(1) <= 3);
   CHECK(peak_with(3) <= 5);
-  CHECK(peak_with(1000) > 4);
+  CHECK(peak_with(1000) > 5);
 }
 
 TEST_CASE("a name may be any bytes and 255 of them, also on a path from the root") {

@@ -1,0 +1,33 @@
+// tally: the command-line companion.
+//
+//     command line ─ subcommand ─ exit status (0: all counted, 1: something could not be, 2: usage)
+//
+// Each subcommand adds itself to the command line and returns what to do; see scan_command.hpp.
+
+#include <exception>
+#include <functional>
+#include <iostream>
+
+#include <CLI/CLI.hpp>
+
+#include "tools/exit_status.hpp"
+#include "tools/scan_command.hpp"
+
+int main(int argc, char** argv) {
+  using namespace tally::tools;
+  CLI::App app("Totals of directories: how big, how many, how new.", "tally");
+  app.require_subcommand(1);
+  ScanCommand scan;
+  CLI::App* scan_line = scan.add_to(app);
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::ParseError& error) {
+    return app.exit(error) == 0 ? exit_ok : exit_usage;
+  }
+  try {
+    if (scan_line->parsed()) return scan.run();
+  } catch (const std::exception& error) {
+    std::cerr << "tally: " << error.what() << '\n';
+  }
+  return exit_incomplete;
+}
