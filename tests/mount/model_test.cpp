@@ -82,6 +82,8 @@ TEST_CASE("a mount made anew counts what the mount before it left") {
     for (int step = 0; step < 2000; ++step)
       changes.step();
   }
+  // Nobody tells a mount what ext4 allocates late for files that were closed before it.
+  sync_filesystem(folders.source());
   const Mount mount(folders);
-  check_counters(mount, true);
+  check_counters(mount);
 }

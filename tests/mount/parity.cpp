@@ -91,22 +91,6 @@ std::vector<std::string> transcript_of(const std::string& directory, const Scena
   return lines;
 }
 
-/// Where the mount's lines differ from the native ones, the first few.
-std::vector<std::string> differences(const std::vector<std::string>& native,
-                                     const std::vector<std::string>& mount) {
-  constexpr size_t shown_max = 12;
-  std::vector<std::string> found;
-  for (size_t i = 0; i < std::max(native.size(), mount.size()); ++i) {
-    const std::string native_line = i < native.size() ? native[i] : "nothing";
-    const std::string mount_line = i < mount.size() ? mount[i] : "nothing";
-    if (native_line == mount_line) continue;
-    found.push_back("line " + std::to_string(i) + ": natively " + native_line + ", on the mount " +
-                    mount_line);
-    if (found.size() == shown_max) break;
-  }
-  return found;
-}
-
 }  // namespace
 
 void Recorder::write_line(const std::string& line) {
@@ -186,6 +170,21 @@ std::vector<std::string> describe_tree(const std::string& directory) {
   }
   std::ranges::sort(lines);
   return lines;
+}
+
+std::vector<std::string> differences(const std::vector<std::string>& native,
+                                     const std::vector<std::string>& mount) {
+  constexpr size_t shown_max = 12;
+  std::vector<std::string> found;
+  for (size_t i = 0; i < std::max(native.size(), mount.size()); ++i) {
+    const std::string native_line = i < native.size() ? native[i] : "nothing";
+    const std::string mount_line = i < mount.size() ? mount[i] : "nothing";
+    if (native_line == mount_line) continue;
+    found.push_back("line " + std::to_string(i) + ": natively " + native_line + ", on the mount " +
+                    mount_line);
+    if (found.size() == shown_max) break;
+  }
+  return found;
 }
 
 void check_parity(const MountFolders& folders, const Mount& mount, const Parity& parity) {

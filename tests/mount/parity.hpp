@@ -71,6 +71,10 @@ inline void check_parity(const MountFolders& folders, const Mount& mount,
 /// size and content, sorted by path.
 std::vector<std::string> describe_tree(const std::string& directory);
 
+/// Where two lists of lines differ, the first few: empty when they are the same.
+std::vector<std::string> differences(const std::vector<std::string>& native,
+                                     const std::vector<std::string>& mount);
+
 /// Regular file made with `content`, through open, write and close. Throws std::system_error.
 void write_file(const std::string& path, const std::string& content, mode_t mode = 0644);
 
