@@ -66,8 +66,13 @@ Result<std::size_t> Filesystem::listxattr(NodeId node, std::span<char> names) {
   return *lower + counters.size();
 }
 
-Status Filesystem::setxattr(NodeId node, const char* name, std::span<const char> value, int flags) {
+Status Filesystem::setxattr(const Caller& caller, NodeId node, const char* name,
+                            std::span<const char> value, int flags) {
   TALLY_HOT_PATH("setxattr");
+  // An ACL changes the mode, and clears setgid unless the caller belongs to the file's group.
+  const Status became =
+      is_acl_name(name) ? credentials_.become_creator(caller) : credentials_.become_daemon();
+  if (!became) return became;
   return change_xattr(node, name, [&](const char* path) {
     return ::setxattr(path, name, value.data(), value.size(), flags);
   });
@@ -75,6 +80,7 @@ Status Filesystem::setxattr(NodeId node, const char* name, std::span<const char>
 
 Status Filesystem::removexattr(NodeId node, const char* name) {
   TALLY_HOT_PATH("removexattr");
+  if (const Status became = credentials_.become_daemon(); !became) return became;
   return change_xattr(node, name, [&](const char* path) { return ::removexattr(path, name); });
 }
 
@@ -83,7 +89,6 @@ Status Filesystem::change_xattr(NodeId node, const char* name, Change change) {
   if (is_counter_name(name)) return failure(EPERM);
   const auto inode = inodes_.pin(node);
   if (!inode) return std::unexpected(inode.error());
-  if (const Status became = credentials_.become_daemon(); !became) return became;
   if (change(DescriptorPath(inode->fd()).path()) != 0) return last_error();
   // The ctime moves, and a large attribute takes a block.
   static_cast<void>(observe(**inode, inode->fd(), true));

@@ -330,7 +330,8 @@ void listxattr(fuse_req_t req, fuse_ino_t node, size_t size_bytes) {
 
 void setxattr(fuse_req_t req, fuse_ino_t node, const char* name, const char* value,
               size_t size_bytes, int flags) {
-  reply_status(req, filesystem_of(req).setxattr(node, name, std::span(value, size_bytes), flags));
+  reply_status(req, filesystem_of(req).setxattr(caller_of(req), node, name,
+                                                std::span(value, size_bytes), flags));
 }
 
 void removexattr(fuse_req_t req, fuse_ino_t node, const char* name) {

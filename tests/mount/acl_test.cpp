@@ -26,6 +26,8 @@ if setfacl -m u:4002:rw s 2>/dev/null; then
   umask 077; touch n/file; mkdir n/directory
   getfacl -cn n n/file n/directory
   stat -c '%n %a' n/file n/directory
+  touch g h; chown 4001:4000 g h; chmod 2755 g h
+  as 4001 4001 setfacl -m u:4002:r g; as 4001 4000 setfacl -m u:4002:r h; stat -c '%n %a' g h
 fi
 chmod 640 s; may 4001 4000 s; may 4003 4003 s
 )";

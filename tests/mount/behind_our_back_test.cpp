@@ -1,0 +1,66 @@
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cstdio>
+#include <string>
+
+#include <catch2/catch.hpp>
+
+#include "tests/mount/counter_check.hpp"
+#include "tests/mount/mount.hpp"
+#include "tests/mount/parity.hpp"
+
+// What somebody changes in the lower directory while it is mounted is not counted, but it must be
+// served as it is, and must break nothing.
+
+using namespace tally::test;
+
+TEST_CASE("a file changed behind our back is read as it is when it is opened next") {
+  if (!can_mount()) return;
+  const MountFolders folders;
+  const Mount mount(folders);
+  write_file(mount.at("file"), "one");
+  CHECK(read_file(mount.at("file")) == "one");
+  write_file(mount.lower("file"), "two");
+  CHECK(read_file(mount.at("file")) == "two");
+  // Also when a stat of ours has seen the change before the open.
+  write_file(mount.lower("file"), "three");
+  struct statx stx {};
+  REQUIRE(::statx(AT_FDCWD, mount.at("file").c_str(), AT_STATX_FORCE_SYNC, STATX_BASIC_STATS,
+                  &stx) == 0);
+  CHECK(stx.stx_size == 5);
+  CHECK(read_file(mount.at("file")) == "three");
+}
+
+TEST_CASE("a directory made behind our back is served, and its ancestors are suspect") {
+  if (!can_mount()) return;
+  const MountFolders folders;
+  const Mount mount(folders);
+  REQUIRE(::mkdir(mount.at("known").c_str(), 0755) == 0);
+  REQUIRE(::mkdir(mount.at("aside").c_str(), 0755) == 0);
+  REQUIRE(::mkdir(mount.lower("known/new").c_str(), 0755) == 0);
+  write_file(mount.lower("known/new/file"), "content");
+  CHECK(read_file(mount.at("known/new/file")) == "content");
+  CHECK(read_xattr(mount.at(), "user.tally.state").value() == "suspect");
+  CHECK(read_xattr(mount.at("known"), "user.tally.state").value() == "suspect");
+  CHECK(read_xattr(mount.at("aside"), "user.tally.state").value() == "exact");
+  write_file(mount.at("known/new/counted"), "123456789");
+  REQUIRE(::rename(mount.at("known/new").c_str(), mount.at("aside/new").c_str()) == 0);
+  CHECK(::unlink(mount.at("aside/new/file").c_str()) == 0);
+  CHECK(::unlink(mount.at("aside/new/counted").c_str()) == 0);
+  CHECK(::rmdir(mount.at("aside/new").c_str()) == 0);
+}
+
+TEST_CASE("a directory moved behind our back may become the parent of its former parent") {
+  if (!can_mount()) return;
+  const MountFolders folders;
+  const Mount mount(folders);
+  REQUIRE(::mkdir(mount.at("a").c_str(), 0755) == 0);
+  REQUIRE(::mkdir(mount.at("a/b").c_str(), 0755) == 0);
+  REQUIRE(::rename(mount.lower("a/b").c_str(), mount.lower("b").c_str()) == 0);
+  REQUIRE(::rename(mount.at("a").c_str(), mount.at("b/a").c_str()) == 0);
+  write_file(mount.at("b/a/file"), "a change walks up to the root and ends there");
+  CHECK(read_file(mount.lower("b/a/file")).size() == 44);
+  CHECK(read_xattr(mount.at(), "user.tally.state").value() == "suspect");
+}
