@@ -51,9 +51,19 @@ Delta Delta::operator-() const {
 }
 
 DirTree::DirTree(uint32_t capacity, StaleList* stale)
-    : pool_(capacity), keys_(capacity), stale_(stale) {}
+    : capacity_(capacity),
+      pool_(capacity + removed_max),
+      keys_(capacity + removed_max),
+      stale_(stale) {}
 
 Result<DirIndex> DirTree::make_node(const FileStat& stat) {
+  const bool has_room = size_.fetch_add(1) < capacity_;
+  auto made = has_room ? take_node(stat) : failure(ENOSPC);
+  if (!made) size_.fetch_sub(1);
+  return made;
+}
+
+Result<DirIndex> DirTree::take_node(const FileStat& stat) {
   auto acquired = pool_.acquire();
   if (!acquired) return acquired;
   DirNode& fresh = pool_[*acquired];
@@ -132,6 +142,7 @@ void DirTree::remove(DirIndex dir) {
   unlink_child(above, dir);
   apply_upwards(above, {}, -totals(dir), 0);
   keys_.erase(keys_.key_of(dir.value), dir.value);
+  size_.fetch_sub(1);
 }
 
 void DirTree::release(DirIndex dir) {

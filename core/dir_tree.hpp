@@ -120,8 +120,19 @@ class DirTree {
   [[nodiscard]] DirIndex find(const FileKey& key) const;
   [[nodiscard]] FileKey key_of(DirIndex dir) const { return keys_.key_of(dir.value); }
   [[nodiscard]] DirIndex root() const { return root_; }
-  [[nodiscard]] uint32_t size() const { return pool_.size(); }
-  [[nodiscard]] uint32_t capacity() const { return pool_.capacity(); }
+
+  /// Directories in the tree, and how many there may be.
+  [[nodiscard]] uint32_t size() const { return size_.load(); }
+  [[nodiscard]] uint32_t capacity() const { return capacity_; }
+  [[nodiscard]] bool has_room() const {
+    return size() < capacity_ && pool_.size() < pool_.capacity();
+  }
+
+  /// Nodes that are held: also those of directories that are removed and not yet released.
+  [[nodiscard]] uint32_t nodes_held() const { return pool_.size(); }
+
+  /// No DirIndex is larger.
+  [[nodiscard]] uint32_t index_max() const { return pool_.capacity(); }
 
   /// A counter of `dir` may be wrong: it and all its ancestors say so from now on.
   void mark_suspect(DirIndex dir);
@@ -158,6 +169,7 @@ class DirTree {
 
  private:
   Result<DirIndex> make_node(const FileStat& stat);
+  Result<DirIndex> take_node(const FileStat& stat);
   void link_child(DirIndex parent, DirIndex dir);
   void unlink_child(DirIndex parent, DirIndex dir) TALLY_REQUIRES(lock_);
   void apply_upwards(DirIndex dir, DirIndex end, const Delta& delta, TimeNs ctime_ns)
@@ -165,6 +177,11 @@ class DirTree {
   template <class Counter>
   void add_checked(DirIndex dir, std::atomic<Counter>& counter, int64_t amount);
 
+  /// Removed directories that somebody still has open; more of them cost room for others.
+  static constexpr uint32_t removed_max = 1 << 14;
+
+  const uint32_t capacity_;
+  std::atomic<uint32_t> size_ = 0;
   SharedMutex lock_;
   NodePool<DirNode, DirTag> pool_;
   KeyTable keys_;

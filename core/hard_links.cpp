@@ -22,7 +22,7 @@ HardLinks::HardLinks(DirTree& tree, uint32_t inodes_max)
       keys_(inodes_max),
       links_(inodes_max),
       names_(names_max(inodes_max)),
-      visits_(std::size_t{tree.capacity()} + 1) {}
+      visits_(std::size_t{tree.index_max()} + 1) {}
 
 // --- Which inode has names where -------------------------------------------------------------
 

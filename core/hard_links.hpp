@@ -123,7 +123,8 @@ class HardLinks {
   Visit& visit(DirIndex dir) TALLY_REQUIRES(mutex_);
   void visit_upwards(DirIndex dir, int32_t before, int32_t after) TALLY_REQUIRES(mutex_);
   void visit_names(LinkIndex link) TALLY_REQUIRES(mutex_);
-  void settle(LinkIndex link, const FileStat& now) TALLY_REQUIRES(mutex_);
+  void settle(LinkIndex link, const FileStat& now) TALLY_REQUIRES(mutex_)
+      TALLY_REQUIRES_SHARED(tree_.lock());
 
   struct Move;
   void move_totals(const Move& move) TALLY_REQUIRES(mutex_);

@@ -19,7 +19,7 @@ ScanContext::ScanContext(DirTree& dir_tree, HardLinks& hard_links, unsigned work
                          uint32_t descriptors_max, bool names_stay, ScanEvents* event_stream)
     : tree(dir_tree),
       links(hard_links),
-      states(std::size_t{dir_tree.capacity()} + 1),
+      states(std::size_t{dir_tree.index_max()} + 1),
       names(names_capacity_bytes(dir_tree)),
       schedule(states, worker_count),
       lending(descriptors_max),

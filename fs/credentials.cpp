@@ -49,7 +49,7 @@ Result<CapabilitySets> thread_capabilities() {
 Status set_thread_capabilities(const CapabilitySets& sets) {
   __user_cap_header_struct header{.version = _LINUX_CAPABILITY_VERSION_3, .pid = 0};
   std::array<__user_cap_data_struct, _LINUX_CAPABILITY_U32S_3> data{};
-  for (unsigned half = 0; half < data.size(); ++half)
+  for (unsigned half = 0; half < _LINUX_CAPABILITY_U32S_3; ++half)
     data[half] = {.effective = static_cast<uint32_t>(sets.effective >> 32 * half),
                   .permitted = static_cast<uint32_t>(sets.permitted >> 32 * half),
                   .inheritable = static_cast<uint32_t>(sets.inheritable >> 32 * half)};

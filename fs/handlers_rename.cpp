@@ -51,7 +51,9 @@ void Filesystem::account_rename(const Renamed& done) {
     const auto lock = inodes_.lock(from, to, *done.moved, target);
     const auto moved_now = stat_fd(done.moved.fd());
     const auto target_now = target != nullptr ? stat_fd(done.target->fd()) : moved_now;
-    if (moved_now && target_now) {
+    // Exchanged with something that was not there yet when it was looked up.
+    const bool is_unseen = done.is_exchange && target == nullptr;
+    if (moved_now && target_now && !is_unseen) {
       moved_nlink = moved_now->nlink;
       target_nlink = target_now->nlink;
       if (target != nullptr && !done.is_exchange) account_removed(*target, to, *target_now);

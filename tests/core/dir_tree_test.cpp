@@ -102,8 +102,8 @@ TEST_CASE("a removed directory leaves nothing behind in its ancestors") {
   REQUIRE(t.tree.counters(t.root).rdisk.count == 24);
   REQUIRE_FALSE(t.tree.find({.ino = 3, .dev = 1}));
   REQUIRE(t.tree.counters(t.leaf).rbytes.count == 100);  // readable until it is released
-  t.tree.release(t.leaf);
   REQUIRE(t.tree.size() == 3);
+  t.tree.release(t.leaf);
 }
 
 TEST_CASE("an inode is in the tree once, and a full tree says so") {
@@ -113,6 +113,17 @@ TEST_CASE("an inode is in the tree once, and a full tree says so") {
   REQUIRE(tree.insert(root, dir_stat(2)));
   REQUIRE(tree.insert(root, dir_stat(3)).error().value == ENOSPC);
   REQUIRE(tree.counters(root).subdirs == 1);
+}
+
+TEST_CASE("a removed directory makes room at once, even while its node is still read") {
+  DirTree tree(2);
+  const DirIndex root = tree.insert({}, dir_stat(1)).value();
+  const DirIndex removed = tree.insert(root, dir_stat(2)).value();
+  REQUIRE_FALSE(tree.has_room());
+  tree.remove(removed);
+  REQUIRE(tree.has_room());
+  REQUIRE(tree.insert(root, dir_stat(3)));
+  REQUIRE(tree.counters(removed).rdisk.count == 8);
 }
 
 TEST_CASE("what is transferred is missing from no common ancestor and moves between the others") {

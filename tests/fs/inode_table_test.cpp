@@ -213,15 +213,15 @@ TEST_CASE("the node of a removed directory goes back to the tree with its last r
   }
   const NodeId gone = fixture.lookup("gone");
   const NodeId stays = fixture.lookup("stays");
-  REQUIRE(fixture.tree.size() == 3);
+  REQUIRE(fixture.tree.nodes_held() == 3);
 
   fixture.unlink("gone");
   fixture.tree.remove(fixture.table->get(gone).value()->dir);
-  REQUIRE(fixture.tree.size() == 3);
+  REQUIRE(fixture.tree.nodes_held() == 3);
   fixture.table->forget(gone, 2);
-  REQUIRE(fixture.tree.size() == 2);
+  REQUIRE(fixture.tree.nodes_held() == 2);
   fixture.table->forget(stays, 2);
-  REQUIRE(fixture.tree.size() == 2);
+  REQUIRE(fixture.tree.nodes_held() == 2);
 }
 
 TEST_CASE("inodes can be locked together whether they are equal, absent or share a lock") {
