@@ -25,7 +25,7 @@ namespace {
 uint32_t directories_max(int fd) {
   constexpr uint64_t at_least = 16 << 20;
   constexpr uint64_t at_most = 200 << 20;
-  struct statvfs filesystem {};
+  struct statvfs filesystem = {};
   ::fstatvfs(fd, &filesystem);
   const uint64_t inodes = filesystem.f_files - filesystem.f_ffree;
   return static_cast<uint32_t>(std::clamp<uint64_t>(inodes, at_least, at_most));

@@ -95,7 +95,7 @@ const char* key_of(ScanErrorKind kind) {
 
 }  // namespace
 
-std::vector<DirIndex> largest_directories(const DirTree& tree, uint32_t wanted) {
+std::vector<DirIndex> largest_directories(const DirTree& tree, uint32_t count) {
   std::vector<DirIndex> largest;
   const auto is_larger = [&](DirIndex a, DirIndex b) {
     return tree.node(a).disk_blocks > tree.node(b).disk_blocks;
@@ -111,8 +111,8 @@ std::vector<DirIndex> largest_directories(const DirTree& tree, uint32_t wanted) 
       if (dir == tree.root()) break;
       dir = {tree.node(dir).next_sibling};
     }
-    if (largest.size() == wanted && (wanted == 0 || !is_larger(dir, largest.front()))) continue;
-    if (largest.size() == wanted) {
+    if (largest.size() == count && (count == 0 || !is_larger(dir, largest.front()))) continue;
+    if (largest.size() == count) {
       std::ranges::pop_heap(largest, is_larger);
       largest.pop_back();
     }

@@ -120,6 +120,31 @@ TEST_CASE("a scan counts what the naive count counts, in every directory of ever
   }
 }
 
+TEST_CASE("a scan that lets names go when they are no longer needed counts the same") {
+  const uint64_t seed = seed_or(34);
+  INFO("seed " << seed);
+  const TempFolder folder("scan");
+  make_fake_tree(folder.path(), TreeShape::mixed, seed, 2'000);
+  const Scanned expected(folder.path());
+  const UniqueFd source(::open(folder.path().c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC));
+  for (const uint32_t descriptors : {0u, 1u}) {
+    DirTree tree(10'000);
+    HardLinks links(tree, 10'000);
+    Scanner scanner(tree, links, {.threads = 4, .descriptors_max = descriptors});
+    const auto summary = scanner.run(source.get());
+    REQUIRE(summary);
+    REQUIRE(tree.size() == expected.tree.size());
+    for (uint32_t i = 1; i <= tree.size(); ++i) {
+      const DirCounters counters = tree.counters({i});
+      const DirIndex same = expected.tree.find(tree.key_of({i}));
+      REQUIRE(same);
+      REQUIRE(counters.rbytes == expected.tree.counters(same).rbytes);
+      REQUIRE(counters.rentries() == expected.tree.counters(same).rentries());
+      REQUIRE(counters.runique == expected.tree.counters(same).runique);
+    }
+  }
+}
+
 TEST_CASE("where io_uring is not to be had the scan does without") {
   const uint64_t seed = seed_or(32);
   INFO("seed " << seed);

@@ -1,0 +1,126 @@
+#include "core/directory_opener.hpp"
+
+#include <fcntl.h>
+
+#include <array>
+#include <filesystem>
+#include <string>
+#include <vector>
+
+#include <catch2/catch.hpp>
+
+#include "core/unique_fd.hpp"
+#include "tests/core/scanned.hpp"
+#include "tests/temp_folder.hpp"
+
+using namespace tally;
+using namespace tally::test;
+
+namespace {
+
+/// A root with eight children, all in the tree and none open.
+struct Family {
+  Family() : scan(tree, links, 1, 4096, false, nullptr), writer(scan.names) {
+    const FileStat stat = stat_fd(source.get()).value();
+    root = tree.insert_scanned({}, stat).value();
+    scan.source_fd = source.get();
+    scan.enter(root, {}, stat);
+    for (const char* name : {"0", "1", "2", "3", "4", "5", "6", "7"}) {
+      std::filesystem::create_directory(folder.path() + "/" + name);
+      const FileStat child_stat = stat_at(source.get(), name).value();
+      children.push_back(tree.insert_scanned(root, child_stat).value());
+      scan.enter(children.back(), writer.store(name).value(), child_stat);
+    }
+  }
+
+  void open_root(DirectoryOpener& opener) {
+    opener.open({&root, 1});
+    REQUIRE(scan.state(root).is_open());
+    scan.state(root).unopened += 8;
+    opener.finish_reading(root);
+  }
+
+  void require_children_open() {
+    for (const DirIndex child : children) {
+      REQUIRE(scan.state(child).is_open());
+      CHECK(stat_fd(scan.state(child).descriptor)->key == tree.key_of(child));
+    }
+  }
+
+  TempFolder folder{"opener"};
+  UniqueFd source{::open(folder.path().c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC)};
+  DirTree tree{16};
+  HardLinks links{tree, 16};
+  ScanContext scan;
+  NameArena::Writer writer;
+  std::vector<char> path_room = std::vector<char>(4096);
+  DirIndex root;
+  std::vector<DirIndex> children;
+};
+
+}  // namespace
+
+TEST_CASE("a batch is opened through the ring, which closes with the batch after it") {
+  if (!Ring::create(8)) {
+    WARN("no io_uring here");
+    return;
+  }
+  Family family;
+  DirectoryOpener opener(family.scan, 64, family.path_room);
+  REQUIRE(opener.batch_size() == 8);
+  family.open_root(opener);
+  const std::size_t open_before = open_descriptors();
+  opener.open(family.children);
+  family.require_children_open();
+  // The root has lent its descriptor to the last child; the ring will close it.
+  CHECK(open_descriptors() == open_before + 8);
+  opener.flush();
+  CHECK(open_descriptors() == open_before + 8 - 1);
+  for (const DirIndex child : family.children)
+    opener.finish_reading(child);
+  CHECK(open_descriptors() == open_before + 8 - 1);
+  opener.flush();
+  CHECK(open_descriptors() == open_before - 1);
+}
+
+TEST_CASE("without a ring directories are opened and closed one by one") {
+  Family family;
+  DirectoryOpener opener(family.scan, 0, family.path_room);
+  CHECK(opener.batch_size() == 1);
+  family.open_root(opener);
+  const std::size_t open_before = open_descriptors();
+  for (const DirIndex& child : family.children)
+    opener.open({&child, 1});
+  family.require_children_open();
+  CHECK(open_descriptors() == open_before + 8 - 1);
+  for (const DirIndex child : family.children)
+    opener.finish_reading(child);
+  CHECK(open_descriptors() == open_before - 1);
+}
+
+TEST_CASE("a ring too small for the batch opens what fits, and plain calls open the rest") {
+  Family family;
+  DirectoryOpener opener(family.scan, 2, family.path_room);
+  family.open_root(opener);
+  opener.open(family.children);
+  family.require_children_open();
+  for (const DirIndex child : family.children)
+    opener.finish_reading(child);
+  opener.flush();
+}
+
+TEST_CASE("a directory that can't be opened leaves its errno, and the others are opened") {
+  for (const unsigned queue_depth : {0u, 64u}) {
+    Family family;
+    DirectoryOpener opener(family.scan, queue_depth, family.path_room);
+    family.open_root(opener);
+    std::filesystem::remove(family.folder.path() + "/3");
+    opener.open(family.children);
+    for (std::size_t i = 0; i < 8; ++i) {
+      CHECK(family.scan.state(family.children[i]).is_open() == (i != 3));
+      if (i != 3) opener.finish_reading(family.children[i]);
+    }
+    CHECK(family.scan.state(family.children[3]).descriptor == -ENOENT);
+    opener.flush();
+  }
+}
