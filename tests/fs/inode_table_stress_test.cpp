@@ -201,6 +201,47 @@ TEST_CASE("two threads that look up a new inode at once get one node id") {
   REQUIRE(fixture.table->size() == 1);
 }
 
+TEST_CASE("a pin taken while its inode is being evicted holds") {
+  for (const Reopen reopen : {Reopen::by_handle, Reopen::by_name}) {
+    InodeFixture fixture(8, 100, reopen);
+    fixture.create_file("a");
+    std::atomic<bool> ended = false;
+    std::thread evictor([&] {
+      while (!ended)
+        fixture.evict_all();
+    });
+    int mistakes = 0;
+    int pins = 0;
+    while (pins < 100'000 && mistakes == 0) {
+      // Evicting an inode takes longest the first time, so that it is a new one in each round. The
+      // evictor has all descriptors at times.
+      NodeId id = 0;
+      if (const auto found = fixture.find("a")) {
+        fixture.table->add_lookup(**found);
+        id = (*found)->id();
+      } else {
+        if (found.error() != Errno{ENFILE}) ++mistakes;
+        continue;
+      }
+      for (int again = 0; again < 3; ++again) {
+        const auto inode = fixture.table->pin(id);
+        if (inode) {
+          const auto stat = tally::stat_fd(inode->fd());
+          if (!stat || stat->key != (*inode)->key()) ++mistakes;
+          ++pins;
+        } else if (inode.error() != Errno{ENFILE}) {
+          ++mistakes;
+        }
+      }
+      fixture.table->forget(id, 1);
+    }
+    ended = true;
+    evictor.join();
+    REQUIRE(mistakes == 0);
+    REQUIRE(fixture.budget.claimed() == 1);
+  }
+}
+
 TEST_CASE("inode locks exclude each other however many are taken at once and in whatever order") {
   InodeFixture fixture(64);
   std::vector<InodeRef> inodes;
