@@ -20,7 +20,7 @@ struct QueueLink {
 ///
 /// The queue owns nothing: an element must outlive its stay and must not move during it.
 /// Not thread-safe. Never allocates.
-template <class T, QueueLink<T> T::*link>
+template <class T, QueueLink<T> T::* link>
 class Queue {
  public:
   Queue() = default;

@@ -91,8 +91,7 @@ Result<fuse_entry_param> Filesystem::link(NodeId node, NodeId parent_id, const c
     }
     account_parent(*parent);
     return observed;
-  }
-  ();
+  }();
   if (!stx) return std::unexpected(stx.error());
   inodes_.named(*inode, **parent, name, stx->stx_nlink);
   return entry({.inode = *std::move(inode), .stx = *stx});

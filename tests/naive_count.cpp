@@ -29,7 +29,7 @@ using InodeSet = std::map<std::pair<dev_t, ino_t>, InodeBelow>;
 }
 
 struct stat stat_of(int dir_fd, const char* name) {
-  struct stat st {};
+  struct stat st{};
   if (::fstatat(dir_fd, name, &st, AT_SYMLINK_NOFOLLOW | AT_EMPTY_PATH) != 0) fail(name);
   return st;
 }

@@ -163,7 +163,9 @@ TEST_CASE("nested hot paths are named from the outermost in") {
 TEST_CASE("when an inner hot path ends, the outer one still guards") {
   require_abort("malloc of 40 bytes in outer", [] {
     TALLY_HOT_PATH("outer");
-    { TALLY_HOT_PATH("inner"); }
+    {
+      TALLY_HOT_PATH("inner");
+    }
     allocate();
   });
 }
@@ -244,7 +246,9 @@ TEST_CASE("a hot path is armed again when its pause ends") {
     TALLY_HOT_PATH("section");
     {
       TALLY_HOT_PATH_PAUSE("outer pause");
-      { TALLY_HOT_PATH_PAUSE("inner pause"); }
+      {
+        TALLY_HOT_PATH_PAUSE("inner pause");
+      }
       std::free(keep(std::malloc(39)));  // still within the outer pause
     }
     allocate();
@@ -261,14 +265,18 @@ TEST_CASE("a hot path opened during a pause guards, and the pause resumes when i
   require_silence([] {
     TALLY_HOT_PATH("outer");
     TALLY_HOT_PATH_PAUSE("calls back");
-    { TALLY_HOT_PATH("inner"); }
+    {
+      TALLY_HOT_PATH("inner");
+    }
     allocate();
   });
 }
 
 TEST_CASE("a pause outside any hot path changes nothing") {
   require_silence([] {
-    { TALLY_HOT_PATH_PAUSE("nothing to pause"); }
+    {
+      TALLY_HOT_PATH_PAUSE("nothing to pause");
+    }
     allocate();
   });
 }

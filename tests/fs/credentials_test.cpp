@@ -44,7 +44,7 @@ void set_thread_groups(const std::vector<gid_t>& groups) {
 }
 
 struct stat status_of(const std::string& path) {
-  struct stat status {};
+  struct stat status{};
   ::lstat(path.c_str(), &status);
   return status;
 }
@@ -117,7 +117,7 @@ TEST_CASE("files made by several threads at once belong to the right users from 
         TALLY_HOT_PATH("become a creator");
         const bool became = credentials.become_creator(caller).has_value();
         const UniqueFd fd = create(path, 0600);
-        struct stat status {};
+        struct stat status{};
         if (!became || ::fstat(fd.get(), &status) != 0 || status.st_uid != caller.uid ||
             status.st_gid != caller.gid)
           ++mistakes[number];

@@ -84,7 +84,7 @@ fs::NodeId InodeFixture::lookup(const fs::PinnedInode& parent, const std::string
 void InodeFixture::unlink(const std::string& name) {
   const fs::PinnedInode directory = root();
   const fs::PinnedInode victim = find(directory, name).value();
-  struct stat status {};
+  struct stat status{};
   require(::fstatat(victim.fd(), "", &status, AT_EMPTY_PATH) == 0, "fstatat");
   require(::unlinkat(directory.fd(), name.c_str(), S_ISDIR(status.st_mode) ? AT_REMOVEDIR : 0) == 0,
           "unlinkat");

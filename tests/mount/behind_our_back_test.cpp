@@ -26,7 +26,7 @@ TEST_CASE("a file changed behind our back is read as it is when it is opened nex
   CHECK(read_file(mount.at("file")) == "two");
   // Also when a stat of ours has seen the change before the open.
   write_file(mount.lower("file"), "three");
-  struct statx stx {};
+  struct statx stx{};
   REQUIRE(::statx(AT_FDCWD, mount.at("file").c_str(), AT_STATX_FORCE_SYNC, STATX_BASIC_STATS,
                   &stx) == 0);
   CHECK(stx.stx_size == 5);

@@ -38,7 +38,7 @@ namespace {
   ::dup2(output_fd, STDOUT_FILENO);
   ::dup2(output_fd, STDERR_FILENO);
   if (settings.descriptors_max) {
-    const struct rlimit limit { *settings.descriptors_max, *settings.descriptors_max };
+    const struct rlimit limit{*settings.descriptors_max, *settings.descriptors_max};
     if (::setrlimit(RLIMIT_NOFILE, &limit) != 0) ::_exit(126);
   }
   if (!settings.working_directory.empty() && ::chdir(settings.working_directory.c_str()) != 0) {
@@ -87,9 +87,7 @@ void ChildProcess::signal(int number) const {
 
 std::optional<int> ChildProcess::wait(std::chrono::milliseconds limit) {
   if (status_) return status_;
-  struct pollfd ended {
-    pid_fd_.get(), POLLIN, 0
-  };
+  struct pollfd ended{pid_fd_.get(), POLLIN, 0};
   if (::poll(&ended, 1, static_cast<int>(limit.count())) != 1) return std::nullopt;
   int status = 0;
   if (::waitpid(pid_, &status, 0) != pid_) fail("waitpid");

@@ -98,7 +98,7 @@ class Comparison {
   }
 
   void compare_stat(int fd, const Counters& want) {
-    struct statx st {};
+    struct statx st{};
     if (::statx(fd, "", AT_EMPTY_PATH | AT_STATX_FORCE_SYNC, STATX_BASIC_STATS, &st) != 0) {
       return report("statx", Errno{errno}.message(), "success");
     }

@@ -56,7 +56,7 @@ TEST_CASE("a daemon with 1024 descriptors serves 33,000 cached inodes") {
   const Mount mount(folders, {.process = {.descriptors_max = 1024}});
 
   CHECK(count_files([&](int d, int f) {
-          struct stat st {};
+          struct stat st{};
           return ::lstat(mount.at(file_name(d, f)).c_str(), &st) == 0 && st.st_size == 1;
         }) == file_count);
   CHECK(count_files([&](int d, int f) {
@@ -91,12 +91,12 @@ TEST_CASE("files kept open stay usable while many other inodes come and go") {
     REQUIRE(::unlink(mount.at(file_name(d, 0)).c_str()) == 0);
   }
   CHECK(count_files([&](int d, int f) {
-          struct stat st {};
+          struct stat st{};
           return ::lstat(mount.at(file_name(d, f)).c_str(), &st) == 0;
         }) == file_count - 100);
   for (const UniqueFd& fd : held) {
     CHECK(::pwrite(fd.get(), "long", 4, 0) == 4);
-    struct stat st {};
+    struct stat st{};
     CHECK(::fstat(fd.get(), &st) == 0);
     CHECK(st.st_size == 4);
   }

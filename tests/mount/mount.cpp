@@ -50,7 +50,7 @@ bool can_mount() {
 }
 
 bool is_fuse_mount(const std::string& path) {
-  struct statfs filesystem {};
+  struct statfs filesystem{};
   return ::statfs(path.c_str(), &filesystem) == 0 && filesystem.f_type == FUSE_SUPER_MAGIC;
 }
 
@@ -88,7 +88,7 @@ Mount::Mount(const MountFolders& folders, const Settings& settings)
   if (!settings.over_itself) arguments.push_back(mountpoint_);
   daemon_ = std::make_unique<ChildProcess>(tallyfs_command(arguments), settings.process);
   wait_until_live();
-  struct stat root {};
+  struct stat root{};
   if (::stat(mountpoint_.c_str(), &root) == 0) {
     abort_file_ = "/sys/fs/fuse/connections/" + std::to_string(minor(root.st_dev)) + "/abort";
   }

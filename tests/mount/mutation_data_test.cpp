@@ -144,7 +144,7 @@ TEST_CASE("rctime never goes back and never runs ahead of the clock") {
   const auto newest = rctime_ns(test.at(""));
   test.change("delete it", {"a/b/c"}, [&] { return ::unlink(test.at("a/b/c/new").c_str()) == 0; });
   CHECK(rctime_ns(test.at("")) >= newest);
-  struct timespec now {};
+  struct timespec now{};
   ::clock_gettime(CLOCK_REALTIME, &now);
   CHECK(rctime_ns(test.at("")) <= now.tv_sec * 1'000'000'000 + now.tv_nsec);
 }

@@ -117,12 +117,12 @@ void Recorder::note(const std::string& what, const std::string& seen) {
 }
 
 void Recorder::stat(const std::string& path) {
-  struct stat st {};
+  struct stat st{};
   if (call("lstat " + path, ::lstat(path.c_str(), &st)) == 0) note(path, describe(st));
 }
 
 void Recorder::stat(const std::string& what, int fd) {
-  struct stat st {};
+  struct stat st{};
   if (call("fstat " + what, ::fstat(fd, &st)) == 0) note(what, describe(st));
 }
 
@@ -161,7 +161,7 @@ std::vector<std::string> describe_tree(const std::string& directory) {
   std::vector<std::string> lines;
   for (const stdfs::directory_entry& entry : stdfs::recursive_directory_iterator(directory)) {
     const std::string path = entry.path();
-    struct stat st {};
+    struct stat st{};
     if (::lstat(path.c_str(), &st) != 0) fail("lstat " + path);
     std::string line = path.substr(directory.size()) + " " + describe(st);
     if (S_ISLNK(st.st_mode)) line += " -> " + stdfs::read_symlink(path).string();

@@ -29,7 +29,7 @@ constexpr const char* targets[] = {"file", "directory", "link",       "dangling"
 /// The times of what a call with these flags has touched. Of a symbolic link itself only mtime:
 /// following it moves its atime, and when the kernel does that is its own affair.
 void record_times(Recorder& recorder, const char* path, int flags) {
-  struct stat st {};
+  struct stat st{};
   if (recorder.call("fstatat", ::fstatat(AT_FDCWD, path, &st, flags)) != 0) return;
   const auto note = [&](const char* what, const struct timespec& time) {
     recorder.note(what, std::to_string(time.tv_sec) + "." + std::to_string(time.tv_nsec));
@@ -112,7 +112,7 @@ TEST_CASE("utimensat sets, leaves and refuses times as natively") {
     const struct timespec now[2] = {{3, 3}, {0, UTIME_NOW}};
     const time_t before = ::time(nullptr);
     recorder.call("UTIME_NOW", ::futimens(fd.get(), now));
-    struct stat st {};
+    struct stat st{};
     recorder.call("fstat", ::fstat(fd.get(), &st));
     recorder.note("atime", st.st_atim.tv_sec);
     recorder.note("mtime is now", st.st_mtim.tv_sec >= before - 1 ? 1 : 0);
@@ -132,8 +132,8 @@ TEST_CASE("writes, truncations and new names move mtime and ctime as natively") 
     const struct timespec old[2] = {{1000, 1}, {1000, 1}};
     const auto moved = [&](const char* what, const char* target, auto action) {
       ::utimensat(AT_FDCWD, target, old, AT_SYMLINK_NOFOLLOW);
-      struct stat before {};
-      struct stat after {};
+      struct stat before{};
+      struct stat after{};
       ::lstat(target, &before);
       ::usleep(20'000);
       action();
@@ -193,7 +193,7 @@ TEST_CASE("statvfs describes the lower filesystem") {
   check_parity(folders, mount, [](Recorder& recorder) {
     write_file("file", "content");
     for (const char* target : {"file", ".", "missing"}) {
-      struct statvfs filesystem {};
+      struct statvfs filesystem{};
       if (recorder.call(target, ::statvfs(target, &filesystem)) != 0) continue;
       recorder.note("block size", static_cast<int64_t>(filesystem.f_bsize));
       recorder.note("fragment size", static_cast<int64_t>(filesystem.f_frsize));

@@ -28,7 +28,7 @@ std::string pattern(size_t length, size_t start = 0) {
 }
 
 void record_blocks(Recorder& recorder, int fd) {
-  struct stat st {};
+  struct stat st{};
   recorder.call("fstat", ::fstat(fd, &st));
   recorder.note("blocks", st.st_blocks);
   recorder.note("size", st.st_size);
@@ -266,7 +266,7 @@ TEST_CASE("flock and POSIX locks exclude each other as natively") {
     recorder.call("unlock", ::flock(one.get(), LOCK_UN));
     recorder.call("upgrade", ::flock(two.get(), LOCK_EX | LOCK_NB));
     recorder.call("excluded", ::flock(one.get(), LOCK_SH | LOCK_NB));
-    struct flock range {};
+    struct flock range{};
     range.l_type = F_WRLCK;
     range.l_len = 3;
     // Open file description locks conflict inside one process, so that no second one is needed.

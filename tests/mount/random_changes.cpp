@@ -179,8 +179,8 @@ bool RandomChanges::rename_file() {
   const bool overwrite = below(3) == 0;
   const std::string to = overwrite ? any_of(files_) : new_path();
   last_ = "rename " + from + " to " + to;
-  struct stat one {};
-  struct stat two {};
+  struct stat one{};
+  struct stat two{};
   const bool same_inode = ::lstat(full(from).c_str(), &one) == 0 &&
                           ::lstat(full(to).c_str(), &two) == 0 && one.st_ino == two.st_ino;
   if (::rename(full(from).c_str(), full(to).c_str()) != 0) return false;

@@ -94,8 +94,8 @@ TEST_CASE("dirsize=native leaves the size of directories alone") {
   const MountFolders folders;
   make_fake_tree(folders.source(), TreeShape::mixed, 4, 100);
   const Mount mount(folders, {.options = "dirsize=native"});
-  struct stat lower {};
-  struct stat mounted {};
+  struct stat lower{};
+  struct stat mounted{};
   REQUIRE(::stat(folders.source().c_str(), &lower) == 0);
   REQUIRE(::stat(mount.at().c_str(), &mounted) == 0);
   CHECK(mounted.st_size == lower.st_size);
@@ -108,7 +108,7 @@ TEST_CASE("stat shows the live total of a directory soon after a change deep bel
   const Mount mount(folders);
   REQUIRE(::mkdir(mount.at("a").c_str(), 0755) == 0);
   REQUIRE(::mkdir(mount.at("a/b").c_str(), 0755) == 0);
-  struct stat st {};
+  struct stat st{};
   REQUIRE(::stat(mount.at("a").c_str(), &st) == 0);
   CHECK(st.st_size == 0);
 
