@@ -133,3 +133,39 @@ TEST_CASE(
     }
   }
 }
+
+TEST_CASE("a worker that has nothing takes from another") {
+  ScanStates states(100);
+  ScanSchedule schedule(states, 3);
+  std::array<DirIndex, 8> room;
+  schedule.add(0, chain_of(states, 1, 4), ScanSchedule::Caller::takes_next);
+  CHECK(values(schedule.take(2, room)) == Values{2, 1});
+  CHECK(values(schedule.take(1, room)) == Values{3});
+  CHECK(values(schedule.take(0, room)) == Values{4});
+  CHECK(schedule.take(0, room).empty());
+}
+
+TEST_CASE("a worker that sleeps is woken by work that another leaves it") {
+  for (int round = 0; round < 200; ++round) {
+    ScanStates states(100);
+    ScanSchedule schedule(states, 2);
+    schedule.add(0, chain_of(states, 1, 1), ScanSchedule::Caller::takes_next);
+    std::array<DirIndex, 1> room;
+    REQUIRE(schedule.take(0, room).size() == 1);
+    // Directory 1 stays in the hands of worker 0 until worker 1 has got another: no end wakes it.
+    std::atomic<bool> got_one = false;
+    std::jthread thief([&] {
+      std::array<DirIndex, 1> loot;
+      while (schedule.take(1, loot).empty())
+        if (!schedule.wait()) return;
+      schedule.done();
+      got_one = true;
+      got_one.notify_one();
+    });
+    if (round % 2 == 0) std::this_thread::sleep_for(std::chrono::microseconds(200));
+    schedule.add(0, chain_of(states, 2, 1), ScanSchedule::Caller::reads_on);
+    got_one.wait(false);
+    schedule.done();
+    CHECK_FALSE(schedule.wait());
+  }
+}

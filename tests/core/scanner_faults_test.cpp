@@ -143,6 +143,11 @@ TEST_CASE("a directory that is gone or something else when it is opened is never
          stdfs::remove(victim);
          std::ofstream(victim) << "x";
        }},
+      {"a fifo", ScanErrorKind::changed,
+       [](const std::string& victim, const std::string&) {
+         stdfs::remove(victim);
+         ::mkfifo(victim.c_str(), 0644);
+       }},
       {"another directory", ScanErrorKind::changed,
        [](const std::string& victim, const std::string& elsewhere) {
          stdfs::rename(victim, elsewhere + ".old");

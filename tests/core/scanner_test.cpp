@@ -272,3 +272,18 @@ TEST_CASE("a directory with more entries than a buffer holds is read to its end"
     require_equal(Scanned(folder.path(), {.threads = threads}).counts(),
                   naive_count(folder.path()));
 }
+
+TEST_CASE("rctime is the newest change of anything below, be it an attribute of a file") {
+  const TempFolder folder("scan");
+  stdfs::create_directories(folder.path() + "/a/b");
+  stdfs::create_directories(folder.path() + "/other");
+  std::ofstream(folder.path() + "/a/b/file") << "x";
+  // The clock that stamps inodes ticks every few milliseconds.
+  std::this_thread::sleep_for(std::chrono::milliseconds(30));
+  stdfs::permissions(folder.path() + "/a/b/file", stdfs::perms(0600));
+  const TimeNs changed_ns = stat_at(AT_FDCWD, (folder.path() + "/a/b/file").c_str())->ctime_ns;
+  const Scanned scanned(folder.path());
+  for (const char* path : {"", "a", "a/b"})
+    CHECK(scanned.at(path).rctime_ns == changed_ns);
+  CHECK(scanned.at("other").rctime_ns < changed_ns);
+}
