@@ -71,7 +71,7 @@ TEST_CASE("a source or mount point that cannot serve is one clear line and statu
   }
 }
 
-TEST_CASE("-V prints the version, -h the options, each with status 0") {
+TEST_CASE("the options -V and -h print the version and the help, each with status 0") {
   const Finished version = run_tallyfs({"-V"});
   CHECK(version.status == 0);
   CHECK(version.output.find("tallyfs") != std::string::npos);
@@ -85,7 +85,7 @@ TEST_CASE("-V prints the version, -h the options, each with status 0") {
   }
 }
 
-TEST_CASE("--show-limits prints the sums behind the capacities without mounting") {
+TEST_CASE("the option --show-limits prints the sums behind the capacities without mounting") {
   const MountFolders folders;
   const Finished finished = run_tallyfs({"--show-limits", folders.source()});
   INFO(finished.output);
