@@ -12,6 +12,7 @@
 #include <iostream>
 #include <stdexcept>
 #include <system_error>
+#include <thread>
 
 #include <catch2/catch.hpp>
 
@@ -78,8 +79,7 @@ std::string MountFolders::native(const std::string& path) const {
 
 Mount::Mount(const MountFolders& folders, const Settings& settings)
     : mountpoint_(settings.over_itself ? folders.source() : folders.mountpoint()),
-      lower_fd_(::open(folders.source().c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC)),
-      life_max_(settings.life_max) {
+      lower_fd_(::open(folders.source().c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC)) {
   std::vector<std::string> arguments{"-f"};
   if (!settings.options.empty()) {
     arguments.insert(arguments.end(), {"-o", settings.options});
@@ -92,17 +92,11 @@ Mount::Mount(const MountFolders& folders, const Settings& settings)
   if (::stat(mountpoint_.c_str(), &root) == 0) {
     abort_file_ = "/sys/fs/fuse/connections/" + std::to_string(minor(root.st_dev)) + "/abort";
   }
-  watchdog_ = std::thread([this] { watch(); });
+  watchdog_.emplace(settings.life_max, daemon_->pid(), abort_file_);
 }
 
 Mount::~Mount() {
   if (!has_ended_) unmount();
-  {
-    const std::lock_guard lock(watchdog_mutex_);
-    watchdog_stops_ = true;
-  }
-  watchdog_wakeup_.notify_all();
-  watchdog_.join();
 }
 
 std::string Mount::at(const std::string& path) const { return below(mountpoint_, path); }
@@ -120,15 +114,6 @@ void Mount::wait_until_live() {
       throw std::runtime_error("tallyfs did not mount in time: " + log());
     }
   }
-}
-
-void Mount::watch() {
-  std::unique_lock lock(watchdog_mutex_);
-  if (watchdog_wakeup_.wait_for(lock, life_max_, [this] { return watchdog_stops_; })) return;
-  watchdog_fired_ = true;
-  std::cerr << "the watchdog ends a mount that lived too long\n";
-  daemon_->signal(SIGKILL);
-  abort_connection();
 }
 
 void Mount::abort_connection() const {
@@ -153,6 +138,7 @@ void Mount::unmount() {
 
 void Mount::expect_clean_end() {
   has_ended_ = true;
+  CHECK_FALSE(watchdog_->stop());
   const std::optional<int> status = daemon_->wait(end_limit);
   if (!status) {
     daemon_->signal(SIGKILL);
@@ -164,8 +150,6 @@ void Mount::expect_clean_end() {
   for (const char* alarm : alarms)
     CHECK(text.find(alarm) == std::string::npos);
   CHECK_FALSE(is_fuse_mount(mountpoint_));
-  const std::lock_guard lock(watchdog_mutex_);
-  CHECK_FALSE(watchdog_fired_);
 }
 
 }  // namespace tally::test

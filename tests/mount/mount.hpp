@@ -1,15 +1,14 @@
 #pragma once
 
 #include <chrono>
-#include <condition_variable>
 #include <memory>
-#include <mutex>
+#include <optional>
 #include <string>
-#include <thread>
 #include <vector>
 
 #include "core/unique_fd.hpp"
 #include "tests/mount/child_process.hpp"
+#include "tests/mount/watchdog.hpp"
 #include "tests/temp_folder.hpp"
 
 namespace tally::test {
@@ -71,20 +70,14 @@ class Mount {
 
  private:
   void wait_until_live();
-  void watch();
   void abort_connection() const;
 
   std::string mountpoint_;
   UniqueFd lower_fd_;
-  std::chrono::seconds life_max_;
   std::unique_ptr<ChildProcess> daemon_;
   std::string abort_file_;
   bool has_ended_ = false;
-  std::mutex watchdog_mutex_;
-  std::condition_variable watchdog_wakeup_;
-  bool watchdog_stops_ = false;
-  bool watchdog_fired_ = false;
-  std::thread watchdog_;
+  std::optional<Watchdog> watchdog_;
 };
 
 /// Whether a FUSE filesystem is mounted at this directory.
