@@ -13,7 +13,6 @@
 #include <cstdlib>
 #include <cstring>
 #include <filesystem>
-#include <iostream>
 #include <random>
 #include <string>
 #include <thread>
@@ -22,6 +21,7 @@
 #include <catch2/catch.hpp>
 
 #include "core/aligned_buffer_pool.hpp"
+#include "tests/skip.hpp"
 #include "tests/temp_folder.hpp"
 
 using tally::AlignedBufferPool;
@@ -109,7 +109,7 @@ bool has_direct_io(int fd) {
   struct statx stx;
   REQUIRE(::statx(fd, "", AT_EMPTY_PATH, STATX_DIOALIGN, &stx) == 0);
   if ((stx.stx_mask & STATX_DIOALIGN) != 0 && stx.stx_dio_offset_align != 0) return true;
-  std::cout << "TALLYFS-SKIP: no direct I/O known on the filesystem of the test folder\n";
+  tally::test::skip("no direct I/O known on the filesystem of the test folder");
   return false;
 }
 
@@ -238,8 +238,7 @@ TEST_CASE("what is cached or dirty is read from the page cache, without a second
   std::array<uint64_t, 2> range = {0, 1};
   std::array<uint64_t, 5> cachestat = {};
   if (::syscall(451, fd.get(), &range, &cachestat, 0U) != 0) {
-    std::cout << "TALLYFS-SKIP: no cachestat(2) here: " << std::strerror(errno) << "\n";
-    return;
+    return tally::test::skip("no cachestat(2) here: " + std::string(std::strerror(errno)));
   }
   auto pool = make_pool();
   const auto lease = pool.lease();

@@ -9,7 +9,6 @@
 
 #include <atomic>
 #include <fstream>
-#include <iostream>
 #include <set>
 #include <string>
 #include <thread>
@@ -19,6 +18,7 @@
 
 #include "core/file_stat.hpp"
 #include "core/unique_fd.hpp"
+#include "tests/skip.hpp"
 #include "tests/temp_folder.hpp"
 
 using tally::Ring;
@@ -30,7 +30,7 @@ namespace {
 std::optional<Ring> ring_or_skip(unsigned entries) {
   auto ring = Ring::create(entries);
   if (ring) return std::move(*ring);
-  std::cout << "TALLYFS-SKIP: no io_uring here: " << ring.error().message() << "\n";
+  tally::test::skip("no io_uring here: " + ring.error().message());
   return std::nullopt;
 }
 

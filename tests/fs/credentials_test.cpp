@@ -7,7 +7,6 @@
 #include <sys/syscall.h>
 
 #include <atomic>
-#include <iostream>
 #include <thread>
 #include <vector>
 
@@ -16,6 +15,7 @@
 #include "core/hot_path_guard.hpp"
 #include "core/unique_fd.hpp"
 #include "tests/fs/inode_fixture.hpp"
+#include "tests/skip.hpp"
 #include "tests/temp_folder.hpp"
 
 using tally::UniqueFd;
@@ -27,7 +27,7 @@ namespace {
 
 bool needs_root() {
   if (::geteuid() == 0) return false;
-  std::cout << "TALLYFS-SKIP: needs root, to act as other users\n";
+  tally::test::skip("needs root, to act as other users");
   return true;
 }
 

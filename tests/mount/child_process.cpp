@@ -11,9 +11,10 @@
 
 #include <csignal>
 #include <cstdlib>
-#include <iostream>
 #include <sstream>
 #include <system_error>
+
+#include "tests/skip.hpp"
 
 // glibc 2.36 forgot that this header has C linkage.
 extern "C" {
@@ -116,7 +117,7 @@ Finished run(const std::vector<std::string>& command, const std::string& working
 bool has_programs(const std::vector<std::string>& names) {
   for (const std::string& name : names) {
     if (is_in_path(name)) continue;
-    std::cout << "TALLYFS-SKIP: " << name << " is not installed" << std::endl;
+    skip(name + " is not installed");
     return false;
   }
   return true;

@@ -56,7 +56,7 @@ struct Finished {
 Finished run(const std::vector<std::string>& command, const std::string& working_directory = "",
              std::chrono::seconds limit = std::chrono::seconds(60));
 
-/// Whether programs of these names are in PATH. When not, prints "TALLYFS-SKIP: <reason>".
+/// Whether programs of these names are in PATH. When not, skips.
 bool has_programs(const std::vector<std::string>& names);
 
 }  // namespace tally::test

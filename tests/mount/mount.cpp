@@ -9,7 +9,6 @@
 #include <unistd.h>
 
 #include <csignal>
-#include <iostream>
 #include <stdexcept>
 #include <system_error>
 #include <thread>
@@ -17,6 +16,7 @@
 #include <catch2/catch.hpp>
 
 #include "core/result.hpp"
+#include "tests/skip.hpp"
 
 using namespace std::chrono_literals;
 
@@ -46,7 +46,7 @@ bool can_mount() {
   const char* reason = nullptr;
   if (::geteuid() != 0) reason = "mounting needs root";
   if (::access("/dev/fuse", R_OK | W_OK) != 0) reason = "/dev/fuse is missing or closed to us";
-  if (reason != nullptr) std::cout << "TALLYFS-SKIP: " << reason << std::endl;
+  if (reason != nullptr) skip(reason);
   return reason == nullptr;
 }
 

@@ -13,8 +13,8 @@
 
 namespace tally::test {
 
-/// Whether this process can mount FUSE filesystems. When not, prints "TALLYFS-SKIP: <reason>",
-/// which ctest takes for a skipped test. Every test here starts with `if (!can_mount()) return;`.
+/// Whether this process can mount FUSE filesystems. When not, skips. Every test here starts with
+/// `if (!can_mount()) return;`.
 bool can_mount();
 
 /// A temporary folder with an empty `source`, an empty `mountpoint` and an empty `native`, all on
