@@ -67,6 +67,18 @@ Result<CountedFd> Filesystem::reopen(int fd, int flags) {
 
 /// The inode that goes by `name` now, with whatever happened to it behind our back accounted.
 Result<Filesystem::Found> Filesystem::find(const PinnedInode& parent, const char* name) {
+  constexpr int attempts_max = 8;
+  auto found = find_once(parent, name);
+  for (int attempt = 1; attempt < attempts_max && !found && found.error().value == EAGAIN;
+       ++attempt)
+    found = find_once(parent, name);
+  // After ESTALE the kernel looks a name up once more.
+  if (!found && found.error().value == EAGAIN) return failure(ESTALE);
+  return found;
+}
+
+/// EAGAIN: something else goes by that name since.
+Result<Filesystem::Found> Filesystem::find_once(const PinnedInode& parent, const char* name) {
   auto path_fd = inodes_.open_descriptor(
       [&] { return ::openat(parent.fd(), name, O_PATH | O_NOFOLLOW | O_CLOEXEC); });
   if (!path_fd) return std::unexpected(path_fd.error());
@@ -75,14 +87,27 @@ Result<Filesystem::Found> Filesystem::find(const PinnedInode& parent, const char
   auto inode = inodes_.find_or_create(*std::move(path_fd), *seen, &*parent, name);
   if (!inode) return std::unexpected(inode.error());
 
-  const auto lock = inodes_.lock(*parent, **inode);
-  // Seen again: between the first look and the lock others may have accounted something newer.
-  const auto stx = statx_fd(inode->fd());
+  if (const Status met = meet(*inode, parent, name); !met) return std::unexpected(met.error());
+  const auto stx = observe(**inode, inode->fd(), false);
   if (!stx) return std::unexpected(stx.error());
-  const FileStat now = FileStat::from(*stx);
-  if (!(*inode)->accounted) account_first_contact(**inode, *parent, now);
-  account_observed(**inode, now, false);
   return Found{.inode = *std::move(inode), .stx = *stx};
+}
+
+/// Accounts an inode that was just found as `name`, unless it is accounted already: see NameLocks.
+/// EAGAIN, ENOENT: it does not go by that name any more.
+Status Filesystem::meet(const PinnedInode& inode, const PinnedInode& parent, const char* name) {
+  {
+    const auto lock = inodes_.lock(*inode);
+    if (inode->accounted) return {};
+  }
+  const WriterLock unchanging(names_.of(*parent));
+  const auto lock = inodes_.lock(*parent, *inode);
+  if (inode->accounted) return {};
+  const auto now = stat_at(parent.fd(), name);
+  if (!now) return std::unexpected(now.error());
+  if (now->key != inode->key()) return failure(EAGAIN);
+  account_first_contact(*inode, *parent, *now);
+  return {};
 }
 
 /// What a reply says that hands an inode to the kernel: counts a lookup of it.

@@ -18,6 +18,7 @@
 #include "fs/credentials.hpp"
 #include "fs/descriptor_budget.hpp"
 #include "fs/inode_table.hpp"
+#include "fs/name_locks.hpp"
 #include "fs/open_file.hpp"
 
 namespace tally::fs {
@@ -179,6 +180,8 @@ class Filesystem {
   // Finding inodes (filesystem.cpp).
   Result<CountedFd> reopen(int fd, int flags);
   Result<Found> find(const PinnedInode& parent, const char* name);
+  Result<Found> find_once(const PinnedInode& parent, const char* name);
+  Status meet(const PinnedInode& inode, const PinnedInode& parent, const char* name);
   fuse_entry_param entry(const Found& found);
   struct stat attributes(const Inode& inode, const struct statx& stx);
   Status change_attributes(const Caller& caller, const PinnedInode& inode,
@@ -193,6 +196,7 @@ class Filesystem {
   void account_removed(Inode& inode, const Inode& parent, const FileStat& now);
   void account_moved(Inode& inode, const Inode& from, const Inode& to, const FileStat& now);
   void account_parent(const PinnedInode& parent);
+  void retire(const PinnedInode& inode);
   void suspect(const Inode& directory);
 
   // Changing names (handlers_names.cpp, handlers_rename.cpp).
@@ -212,10 +216,7 @@ class Filesystem {
   void account_rename(const Renamed& done);
 
   // Open files (handlers_open.cpp).
-  Result<Opened> open_known(const Caller& caller, const PinnedInode& inode, int flags);
   Result<Opened> enter_open(const PinnedInode& inode, CountedFd fd, bool truncated);
-  Result<Created> open_found(const Caller& caller, const PinnedInode& parent, const char* name,
-                             int flags);
   Result<Created> open_created(const PinnedInode& parent, const char* name, CountedFd fd);
 
   // Open directories (handlers_directories.cpp).
@@ -235,6 +236,7 @@ class Filesystem {
   Accounts accounts_;
   DescriptorBudget budget_;
   InodeTable inodes_;
+  NameLocks names_;
   AlignedBufferPool buffers_;
   ObjectPool<OpenFile> open_files_;
   ObjectPool<OpenDirectory> open_directories_;

@@ -1,6 +1,7 @@
 // Names: mknod, mkdir, symlink, link, unlink, rmdir. The kernel holds the locks of the parent, and
 // of the inode for link, unlink and rmdir, from before the request until after the reply: no other
-// request sees what is between the lower operation and its account.
+// request changes what is between the lower operation and its account, and none that meets it for
+// the first time accounts it (NameLocks).
 
 #include <fcntl.h>
 #include <sys/stat.h>
@@ -39,6 +40,7 @@ Result<fuse_entry_param> Filesystem::mknod(const Caller& caller, NodeId parent_i
   if (!parent) return std::unexpected(parent.error());
   const Status became = credentials_.become_creator(caller);
   if (!became) return std::unexpected(became.error());
+  const NameLocks::Change change(names_, **parent);
   if (::mknodat(parent->fd(), name, mode, device) != 0) return last_error();
   return entry_of_created(*parent, name);
 }
@@ -54,6 +56,7 @@ Result<fuse_entry_param> Filesystem::mkdir(const Caller& caller, NodeId parent_i
   }
   const Status became = credentials_.become_creator(caller);
   if (!became) return std::unexpected(became.error());
+  const NameLocks::Change change(names_, **parent);
   if (::mkdirat(parent->fd(), name, mode) != 0) return last_error();
   return entry_of_created(*parent, name);
 }
@@ -65,6 +68,7 @@ Result<fuse_entry_param> Filesystem::symlink(const Caller& caller, NodeId parent
   if (!parent) return std::unexpected(parent.error());
   const Status became = credentials_.become_creator(caller);
   if (!became) return std::unexpected(became.error());
+  const NameLocks::Change change(names_, **parent);
   if (::symlinkat(target, parent->fd(), name) != 0) return last_error();
   return entry_of_created(*parent, name);
 }
@@ -78,6 +82,7 @@ Result<fuse_entry_param> Filesystem::link(NodeId node, NodeId parent_id, const c
   const Status became = credentials_.become_daemon();
   if (!became) return std::unexpected(became.error());
   const DescriptorPath self(inode->fd());
+  const NameLocks::Change change(names_, **parent);
   if (::linkat(descriptors_.get(), self.name(), parent->fd(), name, AT_SYMLINK_FOLLOW) != 0)
     return last_error();
 
@@ -114,6 +119,7 @@ Status Filesystem::remove_name(NodeId parent_id, const char* name, int flags) {
   const auto victim = find(*parent, name);
   if (!victim) return std::unexpected(victim.error());
   if (const Status became = credentials_.become_daemon(); !became) return became;
+  const NameLocks::Change change(names_, **parent);
   if (::unlinkat(parent->fd(), name, flags) != 0) return last_error();
 
   const PinnedInode& inode = victim->inode;
@@ -128,7 +134,7 @@ Status Filesystem::remove_name(NodeId parent_id, const char* name, int flags) {
     }
     account_parent(*parent);
   }
-  if (is_gone) inodes_.unlinked(inode);
+  if (is_gone) retire(inode);
   return {};
 }
 

@@ -33,18 +33,13 @@ Result<Filesystem::Opened> Filesystem::open(const Caller& caller, NodeId node, i
   TALLY_HOT_PATH("open");
   const auto inode = inodes_.pin(node);
   if (!inode) return std::unexpected(inode.error());
-  return open_known(caller, *inode, flags);
-}
-
-Result<Filesystem::Opened> Filesystem::open_known(const Caller& caller, const PinnedInode& inode,
-                                                  int flags) {
   // O_TRUNC is a write: as the caller, it clears setuid and setgid.
   if (const Status became = credentials_.become(caller); !became)
     return std::unexpected(became.error());
-  auto fd = reopen(inode.fd(), lower_flags(flags));
+  auto fd = reopen(inode->fd(), lower_flags(flags));
   if (!fd) return std::unexpected(fd.error());
   stop_appending(fd->get(), lower_flags(flags));
-  return enter_open(inode, *std::move(fd), flags & O_TRUNC);
+  return enter_open(*inode, *std::move(fd), flags & O_TRUNC);
 }
 
 /// Makes a handle of `fd`, a lower file of the inode that was just opened.
@@ -76,30 +71,20 @@ Result<Filesystem::Created> Filesystem::create(const Caller& caller, NodeId pare
   if (!parent) return std::unexpected(parent.error());
   if (const Status became = credentials_.become_creator(caller); !became)
     return std::unexpected(became.error());
-  // Exclusively first: that tells whether there is one file more.
+  // Exclusively: that tells that there is one file more.
+  const NameLocks::Change change(names_, **parent);
   const int lower = lower_flags(flags) & ~O_TRUNC;
   auto fd = inodes_.open_descriptor([&] {
     constexpr int create_flags = O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC;
     return ::openat(parent->fd(), name, lower | create_flags, mode);
   });
-  if (!fd && fd.error().value == EEXIST && !(flags & O_EXCL))
-    return open_found(caller, *parent, name, flags);
+  // The kernel believed the name to be free and somebody took it behind our back. After ESTALE it
+  // looks it up anew, and checks whether the caller may open what is there; we have rights of our
+  // own and must not.
+  if (!fd && fd.error().value == EEXIST && !(flags & O_EXCL)) return failure(ESTALE);
   if (!fd) return std::unexpected(fd.error());
   stop_appending(fd->get(), lower);
   return open_created(*parent, name, *std::move(fd));
-}
-
-/// CREATE of a name that the kernel believed to be free, and that somebody made behind our back.
-Result<Filesystem::Created> Filesystem::open_found(const Caller& caller, const PinnedInode& parent,
-                                                   const char* name, int flags) {
-  const auto found = find(parent, name);
-  if (!found) return std::unexpected(found.error());
-  // After ESTALE the kernel looks the name up anew and does what there is to do with a link, a
-  // fifo or a directory; opening these is no business of ours.
-  if (!found->inode->is_regular()) return failure(ESTALE);
-  const auto opened = open_known(caller, found->inode, flags);
-  if (!opened) return std::unexpected(opened.error());
-  return Created{.entry = entry(*found), .opened = *opened};
 }
 
 /// The entry and the handle of a file that was made and opened as `fd`. Its name is not looked up
@@ -158,12 +143,11 @@ void Filesystem::release(OpenFile* file) {
       account_observed(*inode, *now, false);
       to_settle = now->nlink != 0 && settler_ != nullptr && !inode->settle_pending;
       inode->settle_pending |= to_settle;
+      if (to_settle) inodes_.add_lookup(*inode);  // so that it stays known until settle()
     }
     if (--inode->open_handles == 0) accounts_.last_handle_closed(inode->record);
   }
-  if (!to_settle) return;
-  inodes_.add_lookup(*inode);  // so that it stays known; settle() takes it back
-  if (!settler_->add(inode->id())) settle(inode->id());
+  if (to_settle && !settler_->add(inode->id())) settle(inode->id());
 }
 
 }  // namespace tally::fs

@@ -25,6 +25,7 @@ Status Filesystem::rename(NodeId from_id, const char* name, NodeId to_id, const 
   if (!target && target.error().value != ENOENT) return std::unexpected(target.error());
 
   if (const Status became = credentials_.become_daemon(); !became) return became;
+  const NameLocks::Change change(names_, **from, **to);
   if (::renameat2(from->fd(), name, to->fd(), new_name, flags) != 0) return last_error();
   const PinnedInode* const replaced = target ? &target->inode : nullptr;
   // Two names of one inode: rename(2) does nothing, and both stay.
@@ -71,7 +72,7 @@ void Filesystem::account_rename(const Renamed& done) {
   if (done.is_exchange) {
     inodes_.named(*done.target, from, done.name, target_nlink);
   } else if (target->is_directory() || target_nlink == 0) {
-    inodes_.unlinked(*done.target);
+    retire(*done.target);
   }
 }
 

@@ -1,6 +1,8 @@
 // What requests tell the accounts. Everything here happens after the lower operation, with the
 // locks held under which it was observed, and can't fail: what can't be accounted is marked.
 
+#include <utility>
+
 #include "fs/attributes.hpp"
 #include "fs/filesystem.hpp"
 
@@ -103,16 +105,31 @@ void Filesystem::suspect(const Inode& directory) {
   if (directory.dir) accounts_.tree().mark_suspect(directory.dir);
 }
 
+/// The inode's last name is gone, and with it what there was to settle: a file that is written and
+/// removed must give its blocks back at once.
+void Filesystem::retire(const PinnedInode& inode) {
+  inodes_.unlinked(inode);
+  const bool was_settling = [&] {
+    const auto lock = inodes_.lock(*inode);
+    return std::exchange(inode->settle_pending, false);
+  }();
+  if (was_settling) inodes_.forget(inode->id(), 1);
+}
+
+/// While `settle_pending` is set the inode has one lookup of ours: whoever clears it takes that
+/// back.
 void Filesystem::settle(NodeId node) {
-  if (const auto inode = inodes_.pin(node)) {
+  const auto inode = inodes_.get(node);
+  if (!inode) return;  // retired and forgotten
+  const auto pinned = inodes_.pin(*inode);
+  const bool was_settling = [&] {
     const auto lock = inodes_.lock(**inode);
-    (*inode)->settle_pending = false;
-    if (const auto now = stat_fd(inode->fd())) account_observed(**inode, *now, false);
-  } else if (const auto unreachable = inodes_.get(node)) {
-    const auto lock = inodes_.lock(**unreachable);
-    (*unreachable)->settle_pending = false;
-  }
-  inodes_.forget(node, 1);
+    const bool settling = std::exchange((*inode)->settle_pending, false);
+    const auto now = settling && pinned ? stat_fd(pinned->fd()) : Result<FileStat>(failure(ENOENT));
+    if (now) account_observed(**inode, *now, false);
+    return settling;
+  }();
+  if (was_settling) inodes_.forget(node, 1);
 }
 
 }  // namespace tally::fs

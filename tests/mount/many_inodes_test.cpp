@@ -2,7 +2,9 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <chrono>
 #include <filesystem>
+#include <thread>
 
 #include <catch2/catch.hpp>
 
@@ -103,4 +105,29 @@ TEST_CASE("files kept open stay usable while many other inodes come and go") {
   CHECK(counter(mount.at(), "orphan_bytes") == 400);
   held.clear();
   check_counters(mount);
+}
+
+TEST_CASE("files that are written, closed and removed are let go at once") {
+  if (!can_mount()) return;
+  const MountFolders folders;
+  Mount mount(folders);
+  for (int i = 0; i < 50; ++i) {
+    const std::string path = mount.at("file" + std::to_string(i));
+    write_file(path, "its blocks are free when it is removed, however soon");
+    REQUIRE(::unlink(path.c_str()) == 0);
+  }
+  const auto removed_and_open = [&] {
+    int count = 0;
+    const std::string folder = "/proc/" + std::to_string(mount.daemon().pid()) + "/fd";
+    for (const auto& entry : std::filesystem::directory_iterator(folder)) {
+      std::error_code gone;
+      if (std::filesystem::read_symlink(entry.path(), gone).string().ends_with(" (deleted)"))
+        ++count;
+    }
+    return count;
+  };
+  // The kernel's FORGET follows soon, but nobody waits for it.
+  for (int tries = 0; tries < 100 && removed_and_open() != 0; ++tries)
+    std::this_thread::sleep_for(std::chrono::milliseconds(50));
+  CHECK(removed_and_open() == 0);
 }
