@@ -105,6 +105,9 @@ void DirectoryOpener::finish_reading(DirIndex dir) {
   const ScanState& state = scan_.state(dir);
   if (!state.lends) close(state.descriptor);
   return_loan(dir);
+  // A batch takes along what the last one left to close. Where no batches come, as in a chain of
+  // single directories, nobody would.
+  if (ring_ && ring_->outstanding() > batch_max) flush();
 }
 
 void DirectoryOpener::return_loan(DirIndex dir) {
