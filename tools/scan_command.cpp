@@ -8,6 +8,7 @@
 #include <optional>
 #include <stdexcept>
 
+#include "core/descriptor_limit.hpp"
 #include "core/dir_tree.hpp"
 #include "core/hard_links.hpp"
 #include "core/scanner.hpp"
@@ -58,6 +59,7 @@ int ScanCommand::run() {
   if (!source)
     throw std::runtime_error("cannot scan " + directory_ + ": " + Errno{errno}.message());
 
+  raise_descriptor_limit();
   DirTree tree(max_dirs_ != 0 ? max_dirs_ : directories_max(source.get()));
   HardLinks links(tree, tree.capacity());
   std::optional<ScanProgress> progress(std::in_place, directory_);
