@@ -1,5 +1,6 @@
 #pragma once
 
+#include <algorithm>
 #include <atomic>
 #include <cstdint>
 #include <span>
@@ -22,16 +23,19 @@ class LendingBudget {
  public:
   explicit LendingBudget(uint32_t descriptors_max) : left_(descriptors_max) {}
 
-  [[nodiscard]] bool try_take() {
-    if (left_.fetch_sub(1, std::memory_order_relaxed) > 0) return true;
-    give_back();
-    return false;
+  /// Takes as many as there are, at most `wanted`. Returns how many.
+  [[nodiscard]] uint32_t take(uint32_t wanted) {
+    uint32_t left = left_.load(std::memory_order_relaxed);
+    uint32_t taken = 0;
+    do
+      taken = std::min(left, wanted);
+    while (!left_.compare_exchange_weak(left, left - taken, std::memory_order_relaxed));
+    return taken;
   }
-  void give_back() { left_.fetch_add(1, std::memory_order_relaxed); }
-  [[nodiscard]] int64_t left() const { return left_.load(std::memory_order_relaxed); }
+  void give_back(uint32_t count = 1) { left_.fetch_add(count, std::memory_order_relaxed); }
 
  private:
-  std::atomic<int64_t> left_;
+  std::atomic<uint32_t> left_;
 };
 
 /// What the workers of one scan share.

@@ -75,19 +75,21 @@ DirIndex ScanWorker::next_directory() {
 /// Opens a batch, returns one of it to be read now and queues the others. Null if none would open.
 DirIndex ScanWorker::open_some(std::span<const DirIndex> dirs) {
   opener_.open(dirs);
-  std::array<DirIndex, DirectoryOpener::batch_max> open;
-  std::size_t open_count = 0;
+  DirIndex first;
+  std::array<DirIndex, DirectoryOpener::batch_max> later;
+  std::size_t later_count = 0;
   for (const DirIndex dir : dirs) {
-    const int descriptor = scan_.state(dir).descriptor;
-    if (descriptor >= 0) {
-      open[open_count++] = dir;
+    const ScanState& state = scan_.state(dir);
+    if (state.is_open() && !first) {
+      first = dir;
+    } else if (state.is_open() || state.descriptor == ScanState::not_opened) {
+      later[later_count++] = dir;
     } else {
-      cannot_open(dir, Errno{-descriptor});
+      cannot_open(dir, Errno{-state.descriptor});
     }
   }
-  if (open_count == 0) return {};
-  if (open_count > 1) scan_.schedule.put_back(number_, std::span(open).subspan(1, open_count - 1));
-  return open[0];
+  if (later_count != 0) scan_.schedule.put_back(number_, std::span(later).first(later_count));
+  return first;
 }
 
 void ScanWorker::cannot_open(DirIndex dir, Errno error) {

@@ -1,8 +1,6 @@
-#include <sys/resource.h>
-
 #include <filesystem>
 #include <string>
-#include <system_error>
+#include <vector>
 
 #include <catch2/catch.hpp>
 
@@ -16,25 +14,22 @@ namespace stdfs = std::filesystem;
 
 namespace {
 
-/// While it lives this process may have no more than so many descriptors.
-class DescriptorLimit {
- public:
-  explicit DescriptorLimit(rlim_t descriptors_max) {
-    if (::getrlimit(RLIMIT_NOFILE, &was_) != 0) fail();
-    const rlimit lowered{.rlim_cur = descriptors_max, .rlim_max = was_.rlim_max};
-    if (::setrlimit(RLIMIT_NOFILE, &lowered) != 0) fail();
+/// `width` directories in each, `depth` levels deep. Returns how many that is.
+int64_t make_levels(const std::string& root, int width, int depth) {
+  int64_t made = 0;
+  std::vector<std::string> level{root};
+  for (int below = 0; below < depth; ++below) {
+    std::vector<std::string> next;
+    for (const std::string& above : level)
+      for (int i = 0; i < width; ++i) {
+        next.push_back(above + "/" + std::to_string(i));
+        stdfs::create_directory(next.back());
+      }
+    made += static_cast<int64_t>(next.size());
+    level = std::move(next);
   }
-  DescriptorLimit(const DescriptorLimit&) = delete;
-  DescriptorLimit& operator=(const DescriptorLimit&) = delete;
-  ~DescriptorLimit() { ::setrlimit(RLIMIT_NOFILE, &was_); }
-
- private:
-  [[noreturn]] static void fail() {
-    throw std::system_error(errno, std::generic_category(), "limit of descriptors");
-  }
-
-  rlimit was_{};
-};
+  return made;
+}
 
 void require_all_counted(const Scanned& scanned, int64_t directories) {
   for (const uint64_t errors : scanned.summary.errors)
@@ -56,4 +51,11 @@ TEST_CASE("chains of single directories, which are never opened in batches, leav
   }
   const DescriptorLimit limit(256);
   require_all_counted(Scanned(folder.path(), {.threads = 4}), chains * depth);
+}
+
+TEST_CASE("more threads than there are descriptors for count everything all the same") {
+  const TempFolder folder("scan");
+  const int64_t directories = make_levels(folder.path(), 8, 4);
+  const DescriptorLimit limit(128);
+  require_all_counted(Scanned(folder.path(), {.threads = 32}), directories);
 }
