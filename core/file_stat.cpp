@@ -4,6 +4,15 @@
 
 namespace tally {
 
+namespace {
+
+bool statx_at(int dir_fd, const char* name, int flags, struct statx& stx) {
+  return ::statx(dir_fd, name, flags | AT_SYMLINK_NOFOLLOW | AT_NO_AUTOMOUNT, STATX_BASIC_STATS,
+                 &stx) == 0;
+}
+
+}  // namespace
+
 FileStat FileStat::from(const struct statx& stx) {
   return FileStat{
       .key = {.ino = stx.stx_ino, .dev = pack_dev(stx.stx_dev_major, stx.stx_dev_minor)},
@@ -17,10 +26,18 @@ FileStat FileStat::from(const struct statx& stx) {
 
 Result<FileStat> stat_at(int dir_fd, const char* name, int flags) {
   struct statx stx;
-  if (::statx(dir_fd, name, flags | AT_SYMLINK_NOFOLLOW | AT_NO_AUTOMOUNT, STATX_BASIC_STATS,
-              &stx) != 0)
-    return last_error();
+  if (!statx_at(dir_fd, name, flags, stx)) return last_error();
   return FileStat::from(stx);
+}
+
+Result<EntryStat> stat_entry_at(int dir_fd, const char* name) {
+  struct statx stx;
+  if (!statx_at(dir_fd, name, 0, stx)) return last_error();
+  const bool is_known = (stx.stx_attributes_mask & STATX_ATTR_MOUNT_ROOT) != 0;  // Linux 5.8
+  return EntryStat{
+      .stat = FileStat::from(stx),
+      .is_mount_root = !is_known || (stx.stx_attributes & STATX_ATTR_MOUNT_ROOT) != 0,
+  };
 }
 
 Result<FileStat> stat_fd(int fd) { return stat_at(fd, "", AT_EMPTY_PATH); }

@@ -50,7 +50,10 @@ struct ScanContext {
                                      std::string_view leaf = {}) const;
 
   /// A directory is in the tree now, and the caller is about to read it or to queue it.
-  void enter(DirIndex dir, NameRef name, const FileStat& stat);
+  void enter(DirIndex dir, NameRef name, const FileStat& stat, bool is_mount_root = false);
+
+  /// The next directory, upwards from `dir` itself, on which something is mounted, or the root.
+  [[nodiscard]] DirIndex mount_root_of(DirIndex dir) const;
 
   /// All below it is complete, and its parent has its totals.
   void leave(DirIndex dir) TALLY_EXCLUDES(gone_mutex);
@@ -60,6 +63,7 @@ struct ScanContext {
   void remove_gone() TALLY_EXCLUDES(gone_mutex);
 
   ScanState& state(DirIndex dir) { return states[dir.value]; }
+  [[nodiscard]] const ScanState& state(DirIndex dir) const { return states[dir.value]; }
 
   DirTree& tree;
   HardLinks& links;
