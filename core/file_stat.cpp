@@ -2,6 +2,8 @@
 
 #include <fcntl.h>
 
+#include "core/unique_fd.hpp"
+
 namespace tally {
 
 namespace {
@@ -33,6 +35,10 @@ Result<FileStat> stat_at(int dir_fd, const char* name, int flags) {
 Result<EntryStat> stat_entry_at(int dir_fd, const char* name) {
   struct statx stx;
   if (!statx_at(dir_fd, name, 0, stx)) return last_error();
+  if ((stx.stx_attributes & STATX_ATTR_AUTOMOUNT) != 0) {
+    const UniqueFd mounted(::openat(dir_fd, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC));
+    if (mounted && !statx_at(mounted.get(), "", AT_EMPTY_PATH, stx)) return last_error();
+  }
   const bool is_known = (stx.stx_attributes_mask & STATX_ATTR_MOUNT_ROOT) != 0;  // Linux 5.8
   return EntryStat{
       .stat = FileStat::from(stx),

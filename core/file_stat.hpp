@@ -48,7 +48,8 @@ struct EntryStat {
   bool is_mount_root;  ///< of any mount, also a second one of the same filesystem; true if unknown
 };
 
-/// As stat_at().
+/// As stat_at(), but where something is to be mounted as soon as somebody goes there, goes there:
+/// of an automount point that was never used, nothing would be counted.
 Result<EntryStat> stat_entry_at(int dir_fd, const char* name);
 
 /// stat_at of an open descriptor (O_PATH will do).
