@@ -8,7 +8,10 @@
 
 #include <algorithm>
 #include <cassert>
+#include <chrono>
 #include <cstring>
+#include <thread>
+#include <utility>
 
 #include "core/unique_fd.hpp"
 
@@ -18,6 +21,9 @@ namespace {
 
 constexpr int open_flags = O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC;
 constexpr int step_flags = O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC;
+
+/// Whether it failed because the process or the machine has no more descriptors.
+bool is_shortage(int result) { return result == -EMFILE || result == -ENFILE; }
 
 int result_of(long fd) { return fd >= 0 ? static_cast<int>(fd) : -errno; }
 
@@ -37,17 +43,18 @@ DirectoryOpener::DirectoryOpener(ScanContext& scan, unsigned queue_depth, std::s
   if (auto ring = Ring::create(queue_depth)) ring_ = std::move(*ring);
 }
 
-std::size_t DirectoryOpener::batch_size() const {
-  // Directories opened ahead lend as soon as they are open.
-  return static_cast<std::size_t>(
-      std::clamp<int64_t>(scan_.lending.left(), 1, ring_ ? batch_max : 1));
-}
-
 void DirectoryOpener::open(std::span<const DirIndex> dirs) {
-  assert(dirs.size() <= batch_max);
+  assert(!dirs.empty() && dirs.size() <= batch_max);
+  units_ = scan_.lending.take(static_cast<uint32_t>(dirs.size()));
+  dirs = dirs.first(std::max<std::size_t>(units_, 1));
   if (ring_ && dirs.size() > 1) open_by_ring(dirs);
-  for (const DirIndex dir : dirs)
-    if (scan_.state(dir).descriptor == ScanState::not_opened) opened(dir, open_alone(dir));
+  for (const DirIndex dir : dirs) {
+    if (scan_.state(dir).descriptor != ScanState::not_opened) continue;
+    const int descriptor = dir == dirs[0] ? open_patiently(dir) : open_alone(dir);
+    if (dir != dirs[0] && is_shortage(descriptor)) break;
+    opened(dir, descriptor);
+  }
+  scan_.lending.give_back(std::exchange(units_, 0));
 }
 
 void DirectoryOpener::open_by_ring(std::span<const DirIndex> dirs) {
@@ -66,7 +73,20 @@ void DirectoryOpener::open_by_ring(std::span<const DirIndex> dirs) {
 
 void DirectoryOpener::collect(std::span<const DirIndex> dirs) {
   while (const auto done = ring_->next_completion())
-    opened(dirs[done->slot], done->result);
+    if (!is_shortage(done->result)) opened(dirs[done->slot], done->result);
+}
+
+/// As open_alone(), but when there are no descriptors, other workers may close some any moment.
+int DirectoryOpener::open_patiently(DirIndex dir) {
+  int descriptor = open_alone(dir);
+  while (is_shortage(descriptor) && waits_left_ != 0) {
+    --waits_left_;
+    flush();
+    std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    descriptor = open_alone(dir);
+  }
+  if (descriptor >= 0) waits_left_ = waits_max;
+  return descriptor;
 }
 
 int DirectoryOpener::open_alone(DirIndex dir) {
@@ -97,7 +117,8 @@ int DirectoryOpener::open_from_root(DirIndex dir) {
 void DirectoryOpener::opened(DirIndex dir, int descriptor) {
   ScanState& state = scan_.state(dir);
   state.descriptor = descriptor;
-  state.lends = descriptor >= 0 && scan_.lending.try_take();
+  state.lends = descriptor >= 0 && units_ != 0;
+  if (state.lends) --units_;
   if (const DirIndex parent = scan_.tree.parent(dir)) return_loan(parent);
 }
 
@@ -105,6 +126,9 @@ void DirectoryOpener::finish_reading(DirIndex dir) {
   const ScanState& state = scan_.state(dir);
   if (!state.lends) close(state.descriptor);
   return_loan(dir);
+  // A batch takes along what the last one left to close. Where no batches come, as in a chain of
+  // single directories, nobody would.
+  if (ring_ && ring_->outstanding() > batch_max) flush();
 }
 
 void DirectoryOpener::return_loan(DirIndex dir) {

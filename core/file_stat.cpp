@@ -2,7 +2,18 @@
 
 #include <fcntl.h>
 
+#include "core/unique_fd.hpp"
+
 namespace tally {
+
+namespace {
+
+bool statx_at(int dir_fd, const char* name, int flags, struct statx& stx) {
+  return ::statx(dir_fd, name, flags | AT_SYMLINK_NOFOLLOW | AT_NO_AUTOMOUNT, STATX_BASIC_STATS,
+                 &stx) == 0;
+}
+
+}  // namespace
 
 FileStat FileStat::from(const struct statx& stx) {
   return FileStat{
@@ -17,10 +28,22 @@ FileStat FileStat::from(const struct statx& stx) {
 
 Result<FileStat> stat_at(int dir_fd, const char* name, int flags) {
   struct statx stx;
-  if (::statx(dir_fd, name, flags | AT_SYMLINK_NOFOLLOW | AT_NO_AUTOMOUNT, STATX_BASIC_STATS,
-              &stx) != 0)
-    return last_error();
+  if (!statx_at(dir_fd, name, flags, stx)) return last_error();
   return FileStat::from(stx);
+}
+
+Result<EntryStat> stat_entry_at(int dir_fd, const char* name) {
+  struct statx stx;
+  if (!statx_at(dir_fd, name, 0, stx)) return last_error();
+  if ((stx.stx_attributes & STATX_ATTR_AUTOMOUNT) != 0) {
+    const UniqueFd mounted(::openat(dir_fd, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC));
+    if (mounted && !statx_at(mounted.get(), "", AT_EMPTY_PATH, stx)) return last_error();
+  }
+  const bool is_known = (stx.stx_attributes_mask & STATX_ATTR_MOUNT_ROOT) != 0;  // Linux 5.8
+  return EntryStat{
+      .stat = FileStat::from(stx),
+      .is_mount_root = !is_known || (stx.stx_attributes & STATX_ATTR_MOUNT_ROOT) != 0,
+  };
 }
 
 Result<FileStat> stat_fd(int fd) { return stat_at(fd, "", AT_EMPTY_PATH); }

@@ -42,6 +42,16 @@ struct FileStat {
 /// Symbolic links are never followed. Thread-safe, allocates nothing.
 Result<FileStat> stat_at(int dir_fd, const char* name, int flags = 0);
 
+/// FileStat, and what else a scan wants to know.
+struct EntryStat {
+  FileStat stat;
+  bool is_mount_root;  ///< of any mount, also a second one of the same filesystem; true if unknown
+};
+
+/// As stat_at(), but where something is to be mounted as soon as somebody goes there, goes there:
+/// of an automount point that was never used, nothing would be counted.
+Result<EntryStat> stat_entry_at(int dir_fd, const char* name);
+
 /// stat_at of an open descriptor (O_PATH will do).
 Result<FileStat> stat_fd(int fd);
 

@@ -1,6 +1,7 @@
 #include "core/scan_context.hpp"
 
 #include <cstring>
+#include <thread>
 #include <utility>
 
 namespace tally {
@@ -26,18 +27,34 @@ ScanContext::ScanContext(DirTree& dir_tree, HardLinks& hard_links, unsigned work
       keep_names(names_stay),
       events(event_stream) {}
 
-void ScanContext::enter(DirIndex dir, NameRef name, const FileStat& stat) {
+void ScanContext::enter(DirIndex dir, NameRef name, const FileStat& stat, bool is_mount_root) {
   ScanState& fresh = state(dir);
   fresh.name = name;
   fresh.descriptor = ScanState::not_opened;
   fresh.unopened.store(1, std::memory_order_relaxed);
   fresh.incomplete.store(1, std::memory_order_relaxed);
+  fresh.mounted.store(is_mount_root ? ScanState::Mounted::anew : ScanState::Mounted::like_parent,
+                      std::memory_order_release);
   if (events == nullptr) return;
   events->push({.kind = ScanEvent::Kind::enter,
                 .dir = dir,
                 .parent = tree.parent(dir),
                 .name = keep_names ? name : NameRef{},
                 .stat = stat});
+}
+
+DirIndex ScanContext::mount_root_of(DirIndex dir) const {
+  while (true) {
+    const ScanState::Mounted mounted = state(dir).mounted.load(std::memory_order_acquire);
+    if (mounted == ScanState::Mounted::unknown) {
+      // Found in the tree a moment before the worker that put it there has called enter().
+      std::this_thread::yield();
+      continue;
+    }
+    const DirIndex parent = tree.parent(dir);
+    if (mounted == ScanState::Mounted::anew || !parent) return dir;
+    dir = parent;
+  }
 }
 
 void ScanContext::leave(DirIndex dir) {

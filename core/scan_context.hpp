@@ -1,5 +1,6 @@
 #pragma once
 
+#include <algorithm>
 #include <atomic>
 #include <cstdint>
 #include <span>
@@ -22,16 +23,19 @@ class LendingBudget {
  public:
   explicit LendingBudget(uint32_t descriptors_max) : left_(descriptors_max) {}
 
-  [[nodiscard]] bool try_take() {
-    if (left_.fetch_sub(1, std::memory_order_relaxed) > 0) return true;
-    give_back();
-    return false;
+  /// Takes as many as there are, at most `wanted`. Returns how many.
+  [[nodiscard]] uint32_t take(uint32_t wanted) {
+    uint32_t left = left_.load(std::memory_order_relaxed);
+    uint32_t taken = 0;
+    do
+      taken = std::min(left, wanted);
+    while (!left_.compare_exchange_weak(left, left - taken, std::memory_order_relaxed));
+    return taken;
   }
-  void give_back() { left_.fetch_add(1, std::memory_order_relaxed); }
-  [[nodiscard]] int64_t left() const { return left_.load(std::memory_order_relaxed); }
+  void give_back(uint32_t count = 1) { left_.fetch_add(count, std::memory_order_relaxed); }
 
  private:
-  std::atomic<int64_t> left_;
+  std::atomic<uint32_t> left_;
 };
 
 /// What the workers of one scan share.
@@ -46,7 +50,10 @@ struct ScanContext {
                                      std::string_view leaf = {}) const;
 
   /// A directory is in the tree now, and the caller is about to read it or to queue it.
-  void enter(DirIndex dir, NameRef name, const FileStat& stat);
+  void enter(DirIndex dir, NameRef name, const FileStat& stat, bool is_mount_root = false);
+
+  /// The next directory, upwards from `dir` itself, on which something is mounted, or the root.
+  [[nodiscard]] DirIndex mount_root_of(DirIndex dir) const;
 
   /// All below it is complete, and its parent has its totals.
   void leave(DirIndex dir) TALLY_EXCLUDES(gone_mutex);
@@ -56,6 +63,7 @@ struct ScanContext {
   void remove_gone() TALLY_EXCLUDES(gone_mutex);
 
   ScanState& state(DirIndex dir) { return states[dir.value]; }
+  [[nodiscard]] const ScanState& state(DirIndex dir) const { return states[dir.value]; }
 
   DirTree& tree;
   HardLinks& links;

@@ -13,7 +13,7 @@ const char* description_of(ScanErrorKind kind) {
     case ScanErrorKind::vanished:
       return "vanished during the scan";
     case ScanErrorKind::changed:
-      return "was replaced during the scan";
+      return "was replaced or moved during the scan";
     case ScanErrorKind::duplicate:
       return "is a directory that was already counted under another path";
     case ScanErrorKind::no_room:

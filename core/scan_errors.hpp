@@ -15,8 +15,9 @@ namespace tally {
 enum class ScanErrorKind : uint8_t {
   unreadable,  ///< can't be opened, read or stat'ed; a directory counts with its own blocks
   vanished,    ///< was listed and is gone: counts as if it had never been there
-  changed,     ///< was a directory when listed and something else when opened: counts nothing
-  duplicate,   ///< a directory met before under another path (bind mount): counts where met first
+  changed,     ///< a directory that was something else when opened, or was counted where it was
+               ///< moved away from: counts nothing
+  duplicate,   ///< a directory met before on another mount (bind mount): counts where met first
   no_room,     ///< a capacity of ours is used up: its content counts nothing
 };
 inline constexpr std::size_t scan_error_kinds = 5;

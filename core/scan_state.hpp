@@ -16,12 +16,15 @@ namespace tally {
 /// Plain members belong to the worker that holds the directory at the time. They pass from worker
 /// to worker through the lock of a ScanQueue, and to those who hold children likewise.
 struct ScanState {
+  enum class Mounted : uint8_t { unknown, like_parent, anew };
+
   NameRef name;        ///< in its parent; null for the root
   uint32_t above;      ///< neighbours in a ScanQueue or ScanChain: 0 at the ends
   uint32_t below;      ///< "
   int32_t descriptor;  ///< open, or a negative errno; not_opened at first
   bool lends;          ///< children are opened relative to `descriptor`, which stays until then
   bool gone;           ///< no longer there, or no longer what it was: to be taken out of the tree
+  std::atomic<Mounted> mounted;      ///< for whoever meets the directory a second time
   std::atomic<uint32_t> unopened;    ///< children that are not opened, and one while it is read
   std::atomic<uint32_t> incomplete;  ///< children that are not complete, and one while it is read
 

@@ -75,19 +75,21 @@ DirIndex ScanWorker::next_directory() {
 /// Opens a batch, returns one of it to be read now and queues the others. Null if none would open.
 DirIndex ScanWorker::open_some(std::span<const DirIndex> dirs) {
   opener_.open(dirs);
-  std::array<DirIndex, DirectoryOpener::batch_max> open;
-  std::size_t open_count = 0;
+  DirIndex first;
+  std::array<DirIndex, DirectoryOpener::batch_max> later;
+  std::size_t later_count = 0;
   for (const DirIndex dir : dirs) {
-    const int descriptor = scan_.state(dir).descriptor;
-    if (descriptor >= 0) {
-      open[open_count++] = dir;
+    const ScanState& state = scan_.state(dir);
+    if (state.is_open() && !first) {
+      first = dir;
+    } else if (state.is_open() || state.descriptor == ScanState::not_opened) {
+      later[later_count++] = dir;
     } else {
-      cannot_open(dir, Errno{-descriptor});
+      cannot_open(dir, Errno{-state.descriptor});
     }
   }
-  if (open_count == 0) return {};
-  if (open_count > 1) scan_.schedule.put_back(number_, std::span(open).subspan(1, open_count - 1));
-  return open[0];
+  if (later_count != 0) scan_.schedule.put_back(number_, std::span(later).first(later_count));
+  return first;
 }
 
 void ScanWorker::cannot_open(DirIndex dir, Errno error) {
@@ -137,30 +139,39 @@ bool ScanWorker::is_expected(DirIndex dir) const {
 }
 
 void ScanWorker::add_entry(DirIndex dir, const char* name, Content& content) {
-  const auto stat = stat_at(scan_.state(dir).descriptor, name);
-  if (!stat) {
-    report(kind_of(stat.error()), stat.error(), dir, name);
-  } else if (stat->is_directory()) {
-    add_directory(dir, name, *stat, content);
+  const auto entry = stat_entry_at(scan_.state(dir).descriptor, name);
+  if (!entry) {
+    report(kind_of(entry.error()), entry.error(), dir, name);
+  } else if (entry->stat.is_directory()) {
+    add_directory(dir, name, *entry, content);
   } else {
-    add_file(dir, name, *stat, content);
+    add_file(dir, name, entry->stat, content);
   }
 }
 
-void ScanWorker::add_directory(DirIndex dir, const char* name, const FileStat& stat,
+void ScanWorker::add_directory(DirIndex dir, const char* name, const EntryStat& entry,
                                Content& content) {
   const auto stored = names_.store(name);
   if (!stored) return report(ScanErrorKind::no_room, stored.error(), dir, name);
-  const auto inserted = scan_.tree.insert_scanned(dir, stat);
+  const auto inserted = scan_.tree.insert_scanned(dir, entry.stat);
   if (!inserted) {
     scan_.names.release(*stored);
-    const bool is_duplicate = inserted.error().value == EEXIST;
-    return report(is_duplicate ? ScanErrorKind::duplicate : ScanErrorKind::no_room,
-                  inserted.error(), dir, name);
+    if (inserted.error().value == EEXIST) return met_again(dir, name, entry);
+    return report(ScanErrorKind::no_room, inserted.error(), dir, name);
   }
-  scan_.enter(*inserted, *stored, stat);
+  scan_.enter(*inserted, *stored, entry.stat, entry.is_mount_root);
   content.found.push_top(scan_.states, *inserted);
   ++counts_.directories;
+}
+
+/// A directory that is in the tree already. It has one place only on each mount: if it was met
+/// before on this one, it has been moved since, and is perhaps counted where it no longer is.
+void ScanWorker::met_again(DirIndex dir, const char* name, const EntryStat& entry) {
+  const DirIndex met = scan_.tree.find(entry.stat.key);
+  if (entry.is_mount_root || scan_.mount_root_of(dir) != scan_.mount_root_of(met))
+    return report(ScanErrorKind::duplicate, Errno{EEXIST}, dir, name);
+  scan_.tree.mark_suspect(scan_.tree.parent(met));
+  report(ScanErrorKind::changed, Errno{EEXIST}, dir, name);
 }
 
 void ScanWorker::add_file(DirIndex dir, const char* name, const FileStat& stat, Content& content) {

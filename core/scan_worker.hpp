@@ -55,7 +55,8 @@ class ScanWorker {
   Status read_entries(DirIndex dir, Content& content);
   [[nodiscard]] bool is_expected(DirIndex dir) const;
   void add_entry(DirIndex dir, const char* name, Content& content);
-  void add_directory(DirIndex dir, const char* name, const FileStat& stat, Content& content);
+  void add_directory(DirIndex dir, const char* name, const EntryStat& entry, Content& content);
+  void met_again(DirIndex dir, const char* name, const EntryStat& entry);
   void add_file(DirIndex dir, const char* name, const FileStat& stat, Content& content);
   void queue_found(DirIndex dir, Content& content, ScanSchedule::Caller caller);
   void publish(DirIndex dir, const Content& content) TALLY_NO_THREAD_SAFETY_ANALYSIS;

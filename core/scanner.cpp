@@ -1,9 +1,9 @@
 #include "core/scanner.hpp"
 
-#include <sys/resource.h>
-
 #include <algorithm>
 #include <chrono>
+
+#include "core/descriptor_limit.hpp"
 
 namespace tally {
 
@@ -16,20 +16,33 @@ unsigned worker_count(const ScannerOptions& options) {
   return options.threads != 0 ? options.threads : std::max(1u, std::thread::hardware_concurrency());
 }
 
-uint32_t descriptors_max(const ScannerOptions& options) {
-  if (options.descriptors_max != 0) return options.descriptors_max;
-  constexpr rlim_t enough = 4096;
-  rlimit limit{};
-  ::getrlimit(RLIMIT_NOFILE, &limit);
-  return static_cast<uint32_t>(std::min(limit.rlim_cur / 2, enough));
+/// The options with what they leave open filled in. Half of what the process may have open is for
+/// the scan: what the workers need for themselves, and the rest to lend. Where the former alone is
+/// too much the workers do without rings.
+ScannerOptions settled(ScannerOptions options) {
+  options.threads = worker_count(options);
+  if (options.descriptors_max != 0) return options;
+  constexpr int64_t enough = 4096;
+  const auto left_with = [&](uint32_t descriptors_each) {
+    return int64_t{descriptor_limit() / 2} - int64_t{options.threads} * descriptors_each;
+  };
+  if (left_with(DirectoryOpener::descriptors_each_with_ring) < 1) options.queue_depth = 0;
+  const int64_t left =
+      left_with(options.queue_depth == 0 ? DirectoryOpener::descriptors_each
+                                         : DirectoryOpener::descriptors_each_with_ring);
+  options.descriptors_max = static_cast<uint32_t>(std::clamp<int64_t>(left, 1, enough));
+  return options;
 }
 
 }  // namespace
 
 Scanner::Scanner(DirTree& tree, HardLinks& links, const ScannerOptions& options)
-    : context_(tree, links, worker_count(options), descriptors_max(options), options.keep_names,
+    : Scanner(settled(options), tree, links) {}
+
+Scanner::Scanner(const ScannerOptions& options, DirTree& tree, HardLinks& links)
+    : context_(tree, links, options.threads, options.descriptors_max, options.keep_names,
                options.events) {
-  const unsigned count = worker_count(options);
+  const unsigned count = options.threads;
   for (unsigned number = 0; number < count; ++number)
     workers_.emplace_back(context_, number, options.queue_depth);
   threads_.reserve(count - 1);

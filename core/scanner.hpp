@@ -20,8 +20,8 @@ namespace tally {
 
 struct ScannerOptions {
   unsigned threads = 0;          ///< 0: as many as there are cores
-  unsigned queue_depth = 64;     ///< of each worker's io_uring; 0: plain system calls
-  uint32_t descriptors_max = 0;  ///< kept for opening children; 0: half the limit, at most 4096
+  unsigned queue_depth = 64;     ///< of each worker's io_uring; 0, or few descriptors: none
+  uint32_t descriptors_max = 0;  ///< kept for opening children; 0: as the process's limit allows
   bool keep_names = false;       ///< so that path_of() works after the scan
   ScanEvents* events = nullptr;  ///< consumed by another thread meanwhile; null: none are made
 };
@@ -73,6 +73,9 @@ class Scanner {
   [[nodiscard]] const char* name(NameRef name) const { return context_.names.text(name); }
 
  private:
+  /// With options that leave nothing open.
+  Scanner(const ScannerOptions& options, DirTree& tree, HardLinks& links);
+
   void start(unsigned worker_number);
   void end_threads();
 

@@ -1,21 +1,8 @@
 #include "fs/descriptor_budget.hpp"
 
-#include <sys/resource.h>
-
-#include <algorithm>
 #include <cassert>
-#include <limits>
 
 namespace tally::fs {
-
-uint32_t DescriptorBudget::raise_process_limit() {
-  rlimit limit{};
-  if (::getrlimit(RLIMIT_NOFILE, &limit) != 0) return 1024;  // the kernel's default, INR_OPEN_CUR
-  const rlimit raised{.rlim_cur = limit.rlim_max, .rlim_max = limit.rlim_max};
-  if (::setrlimit(RLIMIT_NOFILE, &raised) == 0) limit = raised;
-  return static_cast<uint32_t>(
-      std::min<rlim_t>(limit.rlim_cur, std::numeric_limits<int32_t>::max()));
-}
 
 bool DescriptorBudget::try_claim() {
   uint32_t claimed = claimed_.load(std::memory_order_relaxed);

@@ -17,10 +17,6 @@ class DescriptorBudget {
   DescriptorBudget(const DescriptorBudget&) = delete;
   DescriptorBudget& operator=(const DescriptorBudget&) = delete;
 
-  /// Raises the process's soft RLIMIT_NOFILE to the hard one where that is allowed. Returns the
-  /// limit that holds afterwards.
-  static uint32_t raise_process_limit();
-
   /// Claims one descriptor; false when all are claimed.
   [[nodiscard]] bool try_claim();
   void give_back();

@@ -9,9 +9,9 @@
 
 #include <climits>
 
+#include "core/descriptor_limit.hpp"
 #include "core/dir_tree.hpp"
 #include "core/human_text.hpp"
-#include "fs/descriptor_budget.hpp"
 #include "fs/file_handle.hpp"
 #include "fs/inode_table.hpp"
 #include "fs/open_file.hpp"
@@ -108,7 +108,7 @@ Machine Machine::examine(int source_fd) {
   cpu_set_t allowed;
   const bool known = ::sched_getaffinity(0, sizeof allowed, &allowed) == 0;
   return {.lower_inodes = below.f_files,
-          .descriptors = DescriptorBudget::raise_process_limit(),
+          .descriptors = raise_descriptor_limit(),
           .processors = known ? static_cast<uint32_t>(CPU_COUNT(&allowed)) : 1};
 }
 

@@ -8,6 +8,7 @@
 #include <optional>
 #include <stdexcept>
 
+#include "core/descriptor_limit.hpp"
 #include "core/dir_tree.hpp"
 #include "core/hard_links.hpp"
 #include "core/scanner.hpp"
@@ -20,9 +21,9 @@ namespace tally::tools {
 
 namespace {
 
-/// Room for as many directories as the filesystem has inodes. Other filesystems may be mounted
-/// below, and some don't tell: never less than a good many, which costs address space only.
-uint32_t directories_max(int fd) {
+/// Room for as many as the filesystem has inodes. Other filesystems may be mounted below, and some
+/// don't tell: never less than a good many, which costs address space only.
+uint32_t inodes_max(int fd) {
   constexpr uint64_t at_least = 16 << 20;
   constexpr uint64_t at_most = 200 << 20;
   struct statvfs filesystem = {};
@@ -50,6 +51,10 @@ CLI::App* ScanCommand::add_to(CLI::App& app) {
   line->add_option("--max-dirs", max_dirs_, "room for directories (default: from the filesystem)")
       ->type_name("N")
       ->check(CLI::Range(1u, 1u << 31));
+  line->add_option("--max-links", max_links_,
+                   "room for files with several names (default: from the filesystem)")
+      ->type_name("N")
+      ->check(CLI::Range(1u, 1u << 31));
   return line;
 }
 
@@ -58,8 +63,9 @@ int ScanCommand::run() {
   if (!source)
     throw std::runtime_error("cannot scan " + directory_ + ": " + Errno{errno}.message());
 
-  DirTree tree(max_dirs_ != 0 ? max_dirs_ : directories_max(source.get()));
-  HardLinks links(tree, tree.capacity());
+  raise_descriptor_limit();
+  DirTree tree(max_dirs_ != 0 ? max_dirs_ : inodes_max(source.get()));
+  HardLinks links(tree, max_links_ != 0 ? max_links_ : inodes_max(source.get()));
   std::optional<ScanProgress> progress(std::in_place, directory_);
   Scanner scanner(tree, links,
                   {.threads = threads_,

@@ -23,6 +23,7 @@ class ScanCommand {
   uint32_t threads_ = 0;
   uint32_t queue_depth_ = 64;
   uint32_t max_dirs_ = 0;
+  uint32_t max_links_ = 0;
 };
 
 }  // namespace tally::tools

@@ -7,6 +7,7 @@
 #include <exception>
 #include <functional>
 #include <iostream>
+#include <new>
 
 #include <CLI/CLI.hpp>
 
@@ -26,6 +27,9 @@ int main(int argc, char** argv) {
   }
   try {
     if (scan_line->parsed()) return scan.run();
+  } catch (const std::bad_alloc&) {
+    std::cerr << "tally: not enough address space for these capacities: lower --max-dirs and "
+                 "--max-links (or raise ulimit -v)\n";
   } catch (const std::exception& error) {
     std::cerr << "tally: " << error.what() << '\n';
   }

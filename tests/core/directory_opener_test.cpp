@@ -3,9 +3,11 @@
 #include <fcntl.h>
 
 #include <array>
+#include <chrono>
 #include <filesystem>
 #include <span>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include <catch2/catch.hpp>
@@ -22,7 +24,7 @@ namespace {
 
 /// A root with eight children, all in the tree and none open.
 struct Family {
-  Family() : scan(tree, links, 1, 4096, false, nullptr), writer(scan.names) {
+  Family() : scan(tree, links, 1, descriptors_max, false, nullptr), writer(scan.names) {
     const FileStat stat = stat_fd(source.get()).value();
     root = tree.insert_scanned({}, stat).value();
     scan.source_fd = source.get();
@@ -49,6 +51,8 @@ struct Family {
     }
   }
 
+  static constexpr uint32_t descriptors_max = 4096;
+
   TempFolder folder{"opener"};
   UniqueFd source{::open(folder.path().c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC)};
   DirTree tree{16};
@@ -59,6 +63,12 @@ struct Family {
   DirIndex root;
   std::vector<DirIndex> children;
 };
+
+/// The number that the next descriptor will have; all below are taken.
+rlim_t next_descriptor() {
+  const UniqueFd next(::fcntl(STDIN_FILENO, F_DUPFD_CLOEXEC, 0));
+  return static_cast<rlim_t>(next.get());
+}
 
 }  // namespace
 
@@ -125,4 +135,67 @@ TEST_CASE("a directory that can't be opened leaves its errno, and the others are
     CHECK(family.scan.state(family.children[3]).descriptor == -ENOENT);
     opener.flush();
   }
+}
+
+TEST_CASE("what of a batch there are no descriptors for stays unopened, and claims none to lend") {
+  for (const unsigned queue_depth : {0u, 64u}) {
+    Family family;
+    DirectoryOpener opener(family.scan, queue_depth, family.path_room);
+    family.open_root(opener);
+    {
+      const DescriptorLimit limit(next_descriptor() + 3);
+      opener.open(family.children);
+    }
+    uint32_t open = 0;
+    for (const DirIndex child : family.children)
+      if (family.scan.state(child).is_open()) ++open;
+    CHECK(open == 3);
+    CHECK(family.scan.state(family.children[0]).is_open());
+    CHECK(family.scan.state(family.children[7]).descriptor == ScanState::not_opened);
+    // Three children lend, and the root, which has children to be opened.
+    CHECK(family.scan.lending.take(Family::descriptors_max) == Family::descriptors_max - 4);
+    for (const DirIndex child : family.children)
+      if (family.scan.state(child).is_open()) opener.finish_reading(child);
+    opener.flush();
+  }
+}
+
+TEST_CASE("no more of a batch is opened than may lend, but at least one") {
+  Family family;
+  DirectoryOpener opener(family.scan, 64, family.path_room);
+  family.open_root(opener);
+  REQUIRE(family.scan.lending.take(Family::descriptors_max - 4) == Family::descriptors_max - 4);
+  opener.open(family.children);
+  CHECK(family.scan.state(family.children[2]).lends);
+  CHECK(family.scan.state(family.children[3]).descriptor == ScanState::not_opened);
+  opener.open(std::span(family.children).last(5));
+  CHECK(family.scan.state(family.children[3]).is_open());
+  CHECK_FALSE(family.scan.state(family.children[3]).lends);
+  CHECK(family.scan.state(family.children[4]).descriptor == ScanState::not_opened);
+  for (const DirIndex child : std::span(family.children).first(4))
+    opener.finish_reading(child);
+}
+
+TEST_CASE("a directory is opened when a descriptor comes free, and not waited for for ever") {
+  Family family;
+  DirectoryOpener opener(family.scan, 0, family.path_room);
+  family.open_root(opener);
+  UniqueFd last(::fcntl(STDIN_FILENO, F_DUPFD_CLOEXEC, 0));
+  const DescriptorLimit limit(next_descriptor());
+  std::thread other([&] {
+    std::this_thread::sleep_for(std::chrono::milliseconds(30));
+    last.reset();
+  });
+  opener.open({&family.children[0], 1});
+  other.join();
+  REQUIRE(family.scan.state(family.children[0]).is_open());
+
+  opener.open({&family.children[1], 1});
+  CHECK(family.scan.state(family.children[1]).descriptor == -EMFILE);
+  // Having waited in vain once, it doesn't do so for every directory that is left.
+  const auto start = std::chrono::steady_clock::now();
+  for (const DirIndex& child : std::span(family.children).subspan(2))
+    opener.open({&child, 1});
+  CHECK(std::chrono::steady_clock::now() - start < std::chrono::milliseconds(500));
+  opener.finish_reading(family.children[0]);
 }

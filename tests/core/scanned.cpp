@@ -5,6 +5,7 @@
 #include <filesystem>
 #include <functional>
 #include <stdexcept>
+#include <system_error>
 
 #include "core/unique_fd.hpp"
 
@@ -80,6 +81,13 @@ DirCounters Scanned::at(const std::string& path) const {
 std::size_t open_descriptors() {
   const std::filesystem::directory_iterator all("/proc/self/fd");
   return static_cast<std::size_t>(std::distance(begin(all), end(all)));
+}
+
+DescriptorLimit::DescriptorLimit(rlim_t descriptors_max) {
+  const bool known = ::getrlimit(RLIMIT_NOFILE, &was_) == 0;
+  const rlimit lowered{.rlim_cur = descriptors_max, .rlim_max = was_.rlim_max};
+  if (!known || ::setrlimit(RLIMIT_NOFILE, &lowered) != 0)
+    throw std::system_error(errno, std::generic_category(), "limit of descriptors");
 }
 
 }  // namespace tally::test

@@ -1,5 +1,7 @@
 #pragma once
 
+#include <sys/resource.h>
+
 #include <string>
 
 #include "core/dir_tree.hpp"
@@ -39,5 +41,18 @@ struct Scanned {
 
 /// How many descriptors this process has open.
 std::size_t open_descriptors();
+
+/// While it lives this process may have only descriptors below this number.
+class DescriptorLimit {
+ public:
+  /// Throws std::system_error.
+  explicit DescriptorLimit(rlim_t descriptors_max);
+  DescriptorLimit(const DescriptorLimit&) = delete;
+  DescriptorLimit& operator=(const DescriptorLimit&) = delete;
+  ~DescriptorLimit() { ::setrlimit(RLIMIT_NOFILE, &was_); }
+
+ private:
+  rlimit was_{};
+};
 
 }  // namespace tally::test

@@ -220,21 +220,53 @@ TEST_CASE("a scan of a directory in which everything moves ends, and its totals 
   }
 }
 
-TEST_CASE("a directory that is mounted a second time counts once and is reported") {
+TEST_CASE("a directory that is moved while it is read makes its old and its new place suspect") {
   const TempFolder folder("scan");
-  stdfs::create_directories(folder.path() + "/a/below");
-  stdfs::create_directories(folder.path() + "/b");
-  std::ofstream(folder.path() + "/a/below/file") << "12345";
-  if (::mount((folder.path() + "/a").c_str(), (folder.path() + "/b").c_str(), nullptr, MS_BIND,
-              nullptr) != 0) {
+  // Only one of them is moved: the one that is read first, to where has not been read yet.
+  for (const char* place : {"/left", "/right"}) {
+    stdfs::create_directories(folder.path() + place + "/in" + (place + 1));
+    for (int i = 0; i < 20; ++i)
+      std::ofstream(folder.path() + place + "/in" + (place + 1) + "/" + std::to_string(i))
+          << (place == std::string("/left") ? "1" : "12");
+  }
+  const auto tampered = scan_tampered(
+      folder.path(),
+      [](const ScanEvent& event, const Scanner&) { return event.kind == ScanEvent::Kind::file; },
+      [&](const ScanEvent& event, const Scanner&) {
+        if (event.stat.size == Bytes{1}) {
+          stdfs::rename(folder.path() + "/left/inleft", folder.path() + "/right/moved");
+        } else {
+          stdfs::rename(folder.path() + "/right/inright", folder.path() + "/left/moved");
+        }
+      });
+  CHECK(tampered->summary.errors_of(ScanErrorKind::changed) == 1);
+  CHECK(tampered->summary.errors_of(ScanErrorKind::duplicate) == 0);
+  CHECK(tampered->at("").rsubdirs == 4);
+  CHECK(tampered->at("left").suspect);
+  CHECK(tampered->at("right").suspect);
+  CHECK(tampered->at("").suspect);
+}
+
+TEST_CASE("a directory that is mounted a second time counts once and is reported") {
+  constexpr int mounts = 8;  // some of them are met before, some after the directory itself
+  const TempFolder folder("scan");
+  for (int i = 0; i < mounts; ++i) {
+    const std::string original = folder.path() + "/" + std::to_string(i);
+    const std::string again = folder.path() + "/again" + std::to_string(i);
+    stdfs::create_directories(original + "/below/subdir");
+    stdfs::create_directory(again);
+    std::ofstream(original + "/below/file") << "12345";
+    if (::mount((original + "/below").c_str(), again.c_str(), nullptr, MS_BIND, nullptr) == 0)
+      continue;
     return tally::test::skip("bind mounts need CAP_SYS_ADMIN");
   }
-  const Scanned scanned(folder.path(), {.threads = 2});
-  ::umount2((folder.path() + "/b").c_str(), MNT_DETACH);
-  CHECK(scanned.summary.errors_of(ScanErrorKind::duplicate) == 1);
-  CHECK(scanned.at("").rbytes == Bytes{5});
-  CHECK(scanned.at("").rsubdirs == 2);
-  CHECK_FALSE(scanned.tree.counters(scanned.tree.root()).suspect);
+  const auto scanned = std::make_unique<Scanned>(folder.path(), ScannerOptions{.threads = 2});
+  for (int i = 0; i < mounts; ++i)
+    ::umount2((folder.path() + "/again" + std::to_string(i)).c_str(), MNT_DETACH);
+  CHECK(scanned->summary.errors_of(ScanErrorKind::duplicate) == mounts);
+  CHECK(scanned->at("").rbytes == Bytes{5 * mounts});
+  CHECK(scanned->at("").rsubdirs == 3 * mounts);
+  CHECK_FALSE(scanned->tree.counters(scanned->tree.root()).suspect);
 }
 
 TEST_CASE("directories beyond the tree's capacity are reported, and their parents are suspect") {

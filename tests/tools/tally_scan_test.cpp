@@ -23,9 +23,9 @@ struct Outcome {
   std::string output;
 };
 
-/// Runs `tally` with these arguments, as the shell reads them.
-Outcome run_tally(const std::string& arguments) {
-  FILE* pipe = ::popen(("'" TALLY_BINARY "' " + arguments).c_str(), "r");
+/// Runs `tally` with these arguments, as the shell reads them, after another command of its.
+Outcome run_tally(const std::string& arguments, const std::string& before = "true") {
+  FILE* pipe = ::popen((before + "; '" TALLY_BINARY "' " + arguments).c_str(), "r");
   REQUIRE(pipe != nullptr);
   Outcome outcome{};
   char part[4096];
@@ -81,6 +81,36 @@ TEST_CASE("tally scan for people shows a size in binary units and exactly") {
   CHECK(output.find("3.0 MiB  (3,145,728 bytes)") != std::string::npos);
   CHECK(output.find("\r") == std::string::npos);  // no progress line but on a terminal
 }
+
+TEST_CASE(
+    "tally scan --max-dirs leaves the room for hard links as it is, which has its own limit") {
+  const TempFolder folder("tally");
+  for (int i = 0; i < 8; ++i) {
+    const std::string file = folder.path() + "/" + std::to_string(i);
+    std::ofstream(file) << "12345";
+    stdfs::create_hard_link(file, file + "link");
+  }
+  const Outcome few_directories = run_tally("scan --json --max-dirs 2 " + folder.path());
+  CHECK(few_directories.status == 0);
+  CHECK(json::parse(few_directories.output).at("rbytes") == 8 * 5);
+  const Outcome few_links = run_tally("scan --json --max-links 6 " + folder.path() + " 2>&1");
+  CHECK(few_links.status == 1);
+  CHECK(few_links.output.find("does not fit") != std::string::npos);
+}
+
+// Sanitizers need terabytes of address space for themselves.
+#if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
+TEST_CASE("tally scan says what to do when there is too little address space, and it helps") {
+  const TempFolder folder("tally");
+  const Outcome full = run_tally("scan " + folder.path() + " 2>&1", "ulimit -v 2000000");
+  CHECK(full.status == 1);
+  CHECK(full.output.find("--max-dirs") != std::string::npos);
+  CHECK(full.output.find("--max-links") != std::string::npos);
+  CHECK(run_tally("scan --max-dirs 1000 --max-links 1000 --threads 1 " + folder.path(),
+                  "ulimit -v 2000000")
+            .status == 0);
+}
+#endif
 
 TEST_CASE("the exit status of tally is 1 when something can't be counted, and 2 for wrong usage") {
   const TempFolder folder("tally");
