@@ -76,8 +76,13 @@ class Filesystem {
   /// are looked at when they are released only. Set before the first request, outlives the last.
   void set_settler(Settler* settler) { settler_ = settler; }
 
-  /// The Settler's callback: accounts the inode as it is on disk now. Any thread.
-  void settle(NodeId node);
+  enum class Settling {
+    written_back,  ///< first waits until the blocks are allocated that it is to have
+    as_it_is,
+  };
+  /// For the Settler's callback: accounts the inode as it is on disk now, and takes back the lookup
+  /// that release() has added. Any thread.
+  void settle(NodeId node, Settling settling);
 
   [[nodiscard]] Accounts& accounts() { return accounts_; }
   [[nodiscard]] StaleList& stale() { return stale_; }
@@ -193,6 +198,7 @@ class Filesystem {
   void account_removed(Inode& inode, const Inode& parent, const FileStat& now);
   void account_moved(Inode& inode, const Inode& from, const Inode& to, const FileStat& now);
   void account_parent(const PinnedInode& parent);
+  void write_back(const PinnedInode& inode);
   void suspect(const Inode& directory);
 
   // Changing names (handlers_names.cpp, handlers_rename.cpp).

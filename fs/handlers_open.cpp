@@ -163,7 +163,8 @@ void Filesystem::release(OpenFile* file) {
   }
   if (!to_settle) return;
   inodes_.add_lookup(*inode);  // so that it stays known; settle() takes it back
-  if (!settler_->add(inode->id())) settle(inode->id());
+  // A settler that can't keep up slows down who writes; close() has returned long ago.
+  if (!settler_->add(inode->id())) settle(inode->id(), Settling::written_back);
 }
 
 }  // namespace tally::fs

@@ -1,6 +1,8 @@
 // What requests tell the accounts. Everything here happens after the lower operation, with the
 // locks held under which it was observed, and can't fail: what can't be accounted is marked.
 
+#include <fcntl.h>
+
 #include "fs/attributes.hpp"
 #include "fs/filesystem.hpp"
 
@@ -103,14 +105,26 @@ void Filesystem::suspect(const Inode& directory) {
   if (directory.dir) accounts_.tree().mark_suspect(directory.dir);
 }
 
-void Filesystem::settle(NodeId node) {
-  if (const auto inode = inodes_.pin(node)) {
+/// Has the blocks allocated that a file is yet to have, and waits for it: ext4 allocates when the
+/// writing begins, but puts its tree of extents in order when it ends. A file that can't be opened
+/// for reading stays as it is.
+void Filesystem::write_back(const PinnedInode& inode) {
+  if (!inode->is_regular()) return;
+  const auto now = stat_fd(inode.fd());
+  if (!now || now->nlink == 0) return;  // the totals don't count what has no name
+  const auto fd = reopen(inode.fd(), O_RDONLY);
+  if (fd) ::sync_file_range(fd->get(), 0, 0, SYNC_FILE_RANGE_WRITE_AND_WAIT);
+}
+
+void Filesystem::settle(NodeId node, Settling settling) {
+  if (const auto inode = inodes_.get(node)) {
     const auto lock = inodes_.lock(**inode);
+    // First, so that what is written and released from now on is looked at again.
     (*inode)->settle_pending = false;
-    if (const auto now = stat_fd(inode->fd())) account_observed(**inode, *now, false);
-  } else if (const auto unreachable = inodes_.get(node)) {
-    const auto lock = inodes_.lock(**unreachable);
-    (*unreachable)->settle_pending = false;
+  }
+  if (const auto inode = inodes_.pin(node)) {
+    if (settling == Settling::written_back) write_back(*inode);
+    static_cast<void>(observe(**inode, inode->fd(), false));
   }
   inodes_.forget(node, 1);
 }
