@@ -12,11 +12,11 @@
 
 #include "core/accounts.hpp"
 #include "core/aligned_buffer_pool.hpp"
+#include "core/descriptor_budget.hpp"
 #include "core/object_pool.hpp"
 #include "core/stale_list.hpp"
 #include "core/unique_fd.hpp"
 #include "fs/credentials.hpp"
-#include "fs/descriptor_budget.hpp"
 #include "fs/inode_table.hpp"
 #include "fs/open_file.hpp"
 

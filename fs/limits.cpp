@@ -9,9 +9,9 @@
 
 #include <climits>
 
+#include "core/descriptor_budget.hpp"
 #include "core/dir_tree.hpp"
 #include "core/human_text.hpp"
-#include "fs/descriptor_budget.hpp"
 #include "fs/file_handle.hpp"
 #include "fs/inode_table.hpp"
 #include "fs/open_file.hpp"

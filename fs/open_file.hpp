@@ -5,9 +5,9 @@
 #include <cstddef>
 #include <utility>
 
+#include "core/descriptor_budget.hpp"
 #include "core/direct_file.hpp"
 #include "core/thread_safety.hpp"
-#include "fs/descriptor_budget.hpp"
 #include "fs/inode_table.hpp"
 
 namespace tally::fs {

@@ -6,7 +6,7 @@
 
 #include "core/unique_fd.hpp"
 
-namespace tally::fs {
+namespace tally {
 
 /// How many descriptors may be open for requests: cached inodes, open files and open directories
 /// draw on the same number, so that open files squeeze the cache. Thread-safe.
@@ -62,4 +62,4 @@ class CountedFd {
   UniqueFd fd_;
 };
 
-}  // namespace tally::fs
+}  // namespace tally

@@ -1,4 +1,4 @@
-#include "fs/descriptor_budget.hpp"
+#include "core/descriptor_budget.hpp"
 
 #include <sys/resource.h>
 
@@ -6,7 +6,7 @@
 #include <cassert>
 #include <limits>
 
-namespace tally::fs {
+namespace tally {
 
 uint32_t DescriptorBudget::raise_process_limit() {
   rlimit limit{};
@@ -36,4 +36,4 @@ CountedFd::~CountedFd() {
   budget_->give_back();
 }
 
-}  // namespace tally::fs
+}  // namespace tally
