@@ -38,10 +38,11 @@ struct FilesystemOptions {
   bool list_counters = false;  ///< listxattr names the counters of directories
   double attribute_timeout_s = 1.0;
   double entry_timeout_s = 1.0;
-  uint32_t directories_max = 1 << 20;    ///< nodes of the tree
-  uint32_t linked_inodes_max = 1 << 20;  ///< inodes with several names
-  uint32_t inodes_max = 1 << 20;         ///< slots of the inode table
-  uint32_t descriptors_max = 512;        ///< for requests: cached inodes, open files, directories
+  uint32_t directories_max = 1 << 20;     ///< nodes of the tree
+  uint32_t linked_inodes_max = 1 << 20;   ///< inodes with several names
+  uint32_t inodes_max = 1 << 20;          ///< slots of the inode table
+  uint32_t descriptors_max = 512;         ///< for requests: cached inodes, open files, directories
+  uint32_t direct_descriptors_max = 128;  ///< second ones of open files that are read directly
   uint32_t open_files_max = 1 << 14;
   uint32_t open_directories_max = 1 << 10;
   uint32_t stale_directories_max = 1 << 14;  ///< a power of two
@@ -239,7 +240,11 @@ class Filesystem {
   const Credentials credentials_;
   StaleList stale_;
   Accounts accounts_;
+  // Cached inodes, open files and open directories draw on one number, so that open files squeeze
+  // the cache. Second descriptors have a share of their own: files can be read without, so they
+  // must not take the place of one to open, nor a full cache theirs.
   DescriptorBudget budget_;
+  DescriptorBudget direct_budget_;
   InodeTable inodes_;
   AlignedBufferPool buffers_;
   ObjectPool<OpenFile> open_files_;

@@ -51,7 +51,7 @@ Result<Filesystem::Opened> Filesystem::open_known(const Caller& caller, const Pi
 Result<Filesystem::Opened> Filesystem::enter_open(const PinnedInode& inode, CountedFd fd,
                                                   bool truncated) {
   const int lower_fd = fd.get();
-  OpenFile* const file = open_files_.make(inode.share(), std::move(fd));
+  OpenFile* const file = open_files_.make(inode.share(), std::move(fd), direct_budget_);
   const auto lock = inodes_.lock(*inode);
   const auto stx = statx_fd(file != nullptr ? lower_fd : inode.fd());
   if (stx) {
