@@ -156,9 +156,11 @@ DirectFile::Mode DirectFile::try_open_direct() {
   const int flags = ::fcntl(fd_, F_GETFL);
   if (flags < 0 || (flags & O_ACCMODE) == O_WRONLY) return Mode::buffered;
 
+  if (!budget_.try_claim()) return Mode::untried;
   std::array<char, 32> path = {"/proc/self/fd/"};
   std::to_chars(path.data() + std::strlen(path.data()), path.data() + path.size() - 1, fd_);
-  UniqueFd fd(::open(path.data(), O_RDONLY | O_DIRECT | O_CLOEXEC | (flags & O_NOATIME)));
+  CountedFd fd(budget_, UniqueFd(::open(path.data(),
+                                        O_RDONLY | O_DIRECT | O_CLOEXEC | (flags & O_NOATIME))));
   if (!fd) {
     const bool passes = errno == EMFILE || errno == ENFILE || errno == ENOMEM || errno == EINTR;
     return passes ? Mode::untried : Mode::buffered;

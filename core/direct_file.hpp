@@ -5,9 +5,9 @@
 #include <cstdint>
 #include <span>
 
+#include "core/descriptor_budget.hpp"
 #include "core/result.hpp"
 #include "core/thread_safety.hpp"
-#include "core/unique_fd.hpp"
 
 namespace tally {
 
@@ -17,7 +17,8 @@ namespace tally {
 /// at once. No operation allocates.
 ///
 /// Opened lazily by the first read that needs it, a second descriptor of the file (O_RDONLY |
-/// O_DIRECT, by way of /proc/self/fd) is held until destruction.
+/// O_DIRECT, by way of /proc/self/fd) is held until destruction. It is claimed from a budget; as
+/// long as there is none left reads are buffered.
 class DirectFile {
  public:
   /// What a buffer's address must be a multiple of. It serves every alignment that a filesystem may
@@ -34,8 +35,9 @@ class DirectFile {
     buffered,  ///< the file, or its filesystem, has no direct I/O
   };
 
-  /// `fd` is open for reading without O_DIRECT. It stays the caller's and must outlive this object.
-  explicit DirectFile(int fd) : fd_(fd) {}
+  /// `fd` is open for reading without O_DIRECT. It stays the caller's. It and the budget of second
+  /// descriptors must outlive this object.
+  DirectFile(int fd, DescriptorBudget& budget) : fd_(fd), budget_(budget) {}
   DirectFile(const DirectFile&) = delete;
   DirectFile& operator=(const DirectFile&) = delete;
 
@@ -59,10 +61,11 @@ class DirectFile {
   Mode try_open_direct();
 
   const int fd_;
+  DescriptorBudget& budget_;
   Mutex opening_;
   std::atomic<Mode> mode_ = Mode::untried;
   // Written once, before mode_ becomes direct.
-  UniqueFd direct_fd_;
+  CountedFd direct_fd_;
   uint64_t alignment_bytes_ = 0;
 };
 

@@ -44,6 +44,7 @@ Filesystem::Filesystem(int source_fd, const FilesystemOptions& options)
       stale_(options.stale_directories_max),
       accounts_(options.directories_max, options.linked_inodes_max, &stale_),
       budget_(options.descriptors_max),
+      direct_budget_(options.direct_descriptors_max),
       inodes_(source_fd, options.inodes_max, budget_, accounts_.tree()),
       buffers_(make_buffers(options)),
       open_files_(options.open_files_max),

@@ -12,11 +12,11 @@
 
 #include "core/accounts.hpp"
 #include "core/aligned_buffer_pool.hpp"
+#include "core/descriptor_budget.hpp"
 #include "core/object_pool.hpp"
 #include "core/stale_list.hpp"
 #include "core/unique_fd.hpp"
 #include "fs/credentials.hpp"
-#include "fs/descriptor_budget.hpp"
 #include "fs/inode_table.hpp"
 #include "fs/name_locks.hpp"
 #include "fs/open_file.hpp"
@@ -39,10 +39,11 @@ struct FilesystemOptions {
   bool list_counters = false;  ///< listxattr names the counters of directories
   double attribute_timeout_s = 1.0;
   double entry_timeout_s = 1.0;
-  uint32_t directories_max = 1 << 20;    ///< nodes of the tree
-  uint32_t linked_inodes_max = 1 << 20;  ///< inodes with several names
-  uint32_t inodes_max = 1 << 20;         ///< slots of the inode table
-  uint32_t descriptors_max = 512;        ///< for requests: cached inodes, open files, directories
+  uint32_t directories_max = 1 << 20;     ///< nodes of the tree
+  uint32_t linked_inodes_max = 1 << 20;   ///< inodes with several names
+  uint32_t inodes_max = 1 << 20;          ///< slots of the inode table
+  uint32_t descriptors_max = 512;         ///< for requests: cached inodes, open files, directories
+  uint32_t direct_descriptors_max = 128;  ///< second ones of open files that are read directly
   uint32_t open_files_max = 1 << 14;
   uint32_t open_directories_max = 1 << 10;
   uint32_t stale_directories_max = 1 << 14;  ///< a power of two
@@ -77,8 +78,13 @@ class Filesystem {
   /// are looked at when they are released only. Set before the first request, outlives the last.
   void set_settler(Settler* settler) { settler_ = settler; }
 
-  /// The Settler's callback: accounts the inode as it is on disk now. Any thread.
-  void settle(NodeId node);
+  enum class Settling {
+    written_back,  ///< first waits until the blocks are allocated that it is to have
+    as_it_is,
+  };
+  /// For the Settler's callback: accounts the inode as it is on disk now, and takes back the lookup
+  /// that release() has added. Any thread.
+  void settle(NodeId node, Settling settling);
 
   [[nodiscard]] Accounts& accounts() { return accounts_; }
   [[nodiscard]] StaleList& stale() { return stale_; }
@@ -197,6 +203,7 @@ class Filesystem {
   void account_moved(Inode& inode, const Inode& from, const Inode& to, const FileStat& now);
   void account_parent(const PinnedInode& parent);
   void retire(const PinnedInode& inode);
+  void write_back(const PinnedInode& inode);
   void suspect(const Inode& directory);
 
   // Changing names (handlers_names.cpp, handlers_rename.cpp).
@@ -234,7 +241,11 @@ class Filesystem {
   const Credentials credentials_;
   StaleList stale_;
   Accounts accounts_;
+  // Cached inodes, open files and open directories draw on one number, so that open files squeeze
+  // the cache. Second descriptors have a share of their own: files can be read without, so they
+  // must not take the place of one to open, nor a full cache theirs.
   DescriptorBudget budget_;
+  DescriptorBudget direct_budget_;
   InodeTable inodes_;
   NameLocks names_;
   AlignedBufferPool buffers_;

@@ -46,7 +46,7 @@ Result<Filesystem::Opened> Filesystem::open(const Caller& caller, NodeId node, i
 Result<Filesystem::Opened> Filesystem::enter_open(const PinnedInode& inode, CountedFd fd,
                                                   bool truncated) {
   const int lower_fd = fd.get();
-  OpenFile* const file = open_files_.make(inode.share(), std::move(fd));
+  OpenFile* const file = open_files_.make(inode.share(), std::move(fd), direct_budget_);
   const auto lock = inodes_.lock(*inode);
   const auto stx = statx_fd(file != nullptr ? lower_fd : inode.fd());
   if (stx) {
@@ -147,7 +147,8 @@ void Filesystem::release(OpenFile* file) {
     }
     if (--inode->open_handles == 0) accounts_.last_handle_closed(inode->record);
   }
-  if (to_settle && !settler_->add(inode->id())) settle(inode->id());
+  // A settler that can't keep up slows down who writes; close() has returned long ago.
+  if (to_settle && !settler_->add(inode->id())) settle(inode->id(), Settling::written_back);
 }
 
 }  // namespace tally::fs

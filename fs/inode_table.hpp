@@ -8,13 +8,13 @@
 #include <climits>
 
 #include "core/accounts.hpp"
+#include "core/descriptor_budget.hpp"
 #include "core/file_stat.hpp"
 #include "core/key_table.hpp"
 #include "core/mapping.hpp"
 #include "core/queue.hpp"
 #include "core/result.hpp"
 #include "core/thread_safety.hpp"
-#include "fs/descriptor_budget.hpp"
 #include "fs/file_handle.hpp"
 
 namespace tally::fs {

@@ -9,6 +9,7 @@
 
 #include <climits>
 
+#include "core/descriptor_budget.hpp"
 #include "core/descriptor_limit.hpp"
 #include "core/dir_tree.hpp"
 #include "core/human_text.hpp"
@@ -48,6 +49,8 @@ constexpr uint64_t ring_cell_bytes = 2 * sizeof(uint64_t);
 // streams, the source, /dev/fuse, /proc/self/fd, syslog, and room for what libraries open.
 constexpr uint32_t own_descriptors = 32;
 constexpr uint32_t descriptors_least = 32;
+// Of the others this part is for second descriptors of files that are read directly.
+constexpr uint32_t direct_share = 4;
 
 constexpr uint64_t request_buffer_bytes = (1 << 20) + 4096;
 constexpr uint64_t stack_bytes = 8 << 20;
@@ -96,6 +99,7 @@ std::vector<LimitTerm> terms_of(const Limits& limits, const Options& options,
            request_buffer_bytes + stack_bytes, "processors"),
       plain("descriptors", limits.descriptors_max, 0,
             "RLIMIT_NOFILE " + std::to_string(machine.descriptors) + " less our own"),
+      plain("… for direct reads", limits.direct_descriptors_max, 0, "a quarter, with io=direct"),
   };
 }
 
@@ -129,9 +133,10 @@ Limits Limits::compute(const Options& options, const Machine& machine) {
                                        request_threads_least, request_threads_most);
   const uint64_t reserved = FileHandles::devices_max + limits.request_threads +
                             uint64_t{2} * machine.processors + own_descriptors;
-  limits.descriptors_max =
-      clamp_count(machine.descriptors > reserved ? machine.descriptors - reserved : 0,
-                  descriptors_least, UINT32_MAX);
+  const uint64_t available = machine.descriptors > reserved ? machine.descriptors - reserved : 0;
+  const uint64_t direct = options.data_path == DataPath::direct ? available / direct_share : 0;
+  limits.direct_descriptors_max = static_cast<uint32_t>(direct);
+  limits.descriptors_max = clamp_count(available - direct, descriptors_least, UINT32_MAX);
   limits.open_files_max = std::min(limits.descriptors_max, handles_most);
   limits.open_directories_max = std::min(limits.descriptors_max, open_directories_most);
   limits.buffers = options.buffers.value_or(limits.request_threads);
@@ -151,6 +156,7 @@ FilesystemOptions Limits::filesystem_options(const Options& options) const {
           .linked_inodes_max = linked_inodes_max,
           .inodes_max = inodes_max,
           .descriptors_max = descriptors_max,
+          .direct_descriptors_max = direct_descriptors_max,
           .open_files_max = open_files_max,
           .open_directories_max = open_directories_max,
           .stale_directories_max = stale_directories_max,

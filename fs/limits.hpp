@@ -35,7 +35,8 @@ struct Limits {
   uint32_t directories_max = 0;
   uint32_t linked_inodes_max = 0;
   uint32_t inodes_max = 0;
-  uint32_t descriptors_max = 0;  ///< for requests: cached inodes, open files and directories
+  uint32_t descriptors_max = 0;         ///< for requests: cached inodes, open files and directories
+  uint32_t direct_descriptors_max = 0;  ///< second ones of open files that are read directly
   uint32_t open_files_max = 0;
   uint32_t open_directories_max = 0;
   uint32_t stale_directories_max = 0;

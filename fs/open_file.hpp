@@ -5,17 +5,17 @@
 #include <cstddef>
 #include <utility>
 
+#include "core/descriptor_budget.hpp"
 #include "core/direct_file.hpp"
 #include "core/thread_safety.hpp"
-#include "fs/descriptor_budget.hpp"
 #include "fs/inode_table.hpp"
 
 namespace tally::fs {
 
 /// A regular file that is open through the mount; its address is the FUSE file handle.
 struct OpenFile {
-  OpenFile(InodeRef inode_ref, CountedFd lower_fd)
-      : inode(std::move(inode_ref)), fd(std::move(lower_fd)), direct(fd.get()) {}
+  OpenFile(InodeRef inode_ref, CountedFd lower_fd, DescriptorBudget& direct_budget)
+      : inode(std::move(inode_ref)), fd(std::move(lower_fd)), direct(fd.get(), direct_budget) {}
 
   InodeRef inode;
   CountedFd fd;       ///< the lower file, without O_DIRECT and O_APPEND

@@ -1,6 +1,8 @@
 // What requests tell the accounts. Everything here happens after the lower operation, with the
 // locks held under which it was observed, and can't fail: what can't be accounted is marked.
 
+#include <fcntl.h>
+
 #include <utility>
 
 #include "fs/attributes.hpp"
@@ -116,20 +118,32 @@ void Filesystem::retire(const PinnedInode& inode) {
   if (was_settling) inodes_.forget(inode->id(), 1);
 }
 
+/// Has the blocks allocated that a file is yet to have, and waits for it: ext4 allocates when the
+/// writing begins, but puts its tree of extents in order when it ends. A file that can't be opened
+/// for reading stays as it is.
+void Filesystem::write_back(const PinnedInode& inode) {
+  if (!inode->is_regular()) return;
+  const auto now = stat_fd(inode.fd());
+  if (!now || now->nlink == 0) return;  // the totals don't count what has no name
+  const auto fd = reopen(inode.fd(), O_RDONLY);
+  if (fd) ::sync_file_range(fd->get(), 0, 0, SYNC_FILE_RANGE_WRITE_AND_WAIT);
+}
+
 /// While `settle_pending` is set the inode has one lookup of ours: whoever clears it takes that
 /// back.
-void Filesystem::settle(NodeId node) {
+void Filesystem::settle(NodeId node, Settling settling) {
   const auto inode = inodes_.get(node);
   if (!inode) return;  // retired and forgotten
-  const auto pinned = inodes_.pin(*inode);
-  const bool was_settling = [&] {
+  {
     const auto lock = inodes_.lock(**inode);
-    const bool settling = std::exchange((*inode)->settle_pending, false);
-    const auto now = settling && pinned ? stat_fd(pinned->fd()) : Result<FileStat>(failure(ENOENT));
-    if (now) account_observed(**inode, *now, false);
-    return settling;
-  }();
-  if (was_settling) inodes_.forget(node, 1);
+    // First, so that what is written and released from now on is looked at again.
+    if (!std::exchange((*inode)->settle_pending, false)) return;
+  }
+  if (const auto pinned = inodes_.pin(*inode)) {
+    if (settling == Settling::written_back) write_back(*pinned);
+    static_cast<void>(observe(**pinned, pinned->fd(), false));
+  }
+  inodes_.forget(node, 1);
 }
 
 }  // namespace tally::fs

@@ -21,7 +21,8 @@ namespace tally::fs {
 namespace {
 
 constexpr std::chrono::milliseconds invalidation_pause{20};
-// After ext4's delayed allocation at the latest: vm.dirty_expire_centisecs is 30 s.
+// When the kernel, too, begins to write a file back (vm.dirty_expire_centisecs). Earlier would cost
+// writes that it saves by waiting: of files that are deleted or written again.
 constexpr std::chrono::seconds settling_delay{30};
 // One read-ahead window is one read request of the largest size.
 constexpr int read_ahead_kib = 1024;
@@ -180,8 +181,12 @@ bool Session::serve() {
     // An inode that the kernel has forgotten meanwhile is ENOENT, which is as good.
     fuse_lowlevel_notify_inval_inode(session_.get(), node_id, -1, 0);
   });
-  Settler settler(limits_.settling_files_max, settling_delay,
-                  [this](uint64_t node_id) { filesystem_.settle(node_id); });
+  Settler settler(
+      limits_.settling_files_max, settling_delay, [this](uint64_t node_id, Settler::Call call) {
+        // Writing back at the end would hold it up for nothing.
+        filesystem_.settle(node_id, call == Settler::Call::due ? Filesystem::Settling::written_back
+                                                               : Filesystem::Settling::as_it_is);
+      });
   filesystem_.set_settler(&settler);
 
   const std::unique_ptr<fuse_loop_config, void (*)(fuse_loop_config*)> config(

@@ -35,16 +35,17 @@ void Settler::stop() {
 
 void Settler::run() {
   Entry next;
-  while (wait_for_next(next))
-    settle_(next.node_id);
+  while (const auto call = wait_for_next(next))
+    settle_(next.node_id, *call);
 }
 
-/// Takes the first entry once it is due. False when there is none left and none will come.
-bool Settler::wait_for_next(Entry& next) {
+/// Takes the first entry once its call is to be made. Nothing when there is none left and none will
+/// come.
+std::optional<Settler::Call> Settler::wait_for_next(Entry& next) {
   const MutexLock lock(mutex_);
   for (;;) {
     if (waiting_ == 0) {
-      if (stopping_) return false;
+      if (stopping_) return std::nullopt;
       changed_.wait(mutex_);
       continue;
     }
@@ -55,7 +56,7 @@ bool Settler::wait_for_next(Entry& next) {
     }
     first_ = (first_ + 1) % entries_.size();
     --waiting_;
-    return true;
+    return stopping_ ? Call::at_stop : Call::due;
   }
 }
 

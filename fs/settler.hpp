@@ -3,6 +3,7 @@
 #include <chrono>
 #include <cstdint>
 #include <functional>
+#include <optional>
 #include <thread>
 #include <vector>
 
@@ -10,16 +11,20 @@
 
 namespace tally::fs {
 
-/// Looks at inodes once more some time after they were written to and released: ext4 allocates
-/// delayed blocks after about 30 s at the latest (dirty_expire_centisecs), XFS gives preallocated
-/// ones back, and no request tells.
+/// Has inodes looked at once more some time after they were written to and released: ext4 allocates
+/// delayed blocks when it writes the file back, other filesystems give some back, and no request
+/// tells.
 ///
 /// Each node id that was added is given to the callback exactly once, on the settler's own thread,
-/// `delay` after it was added; what is still waiting at stop() gets its call then. add() is
-/// thread-safe and allocates nothing.
+/// `delay` after it was added or, if that takes its time, later; what is still waiting at stop()
+/// gets its call then. add() is thread-safe and allocates nothing.
 class Settler {
  public:
-  using Callback = std::function<void(uint64_t node_id)>;
+  enum class Call {
+    due,      ///< the delay is over
+    at_stop,  ///< nobody will ask for the totals any more
+  };
+  using Callback = std::function<void(uint64_t node_id, Call call)>;
 
   /// Starts the thread. Room for `capacity` waiting ids. Throws std::bad_alloc, std::system_error.
   Settler(uint32_t capacity, std::chrono::milliseconds delay, Callback settle);
@@ -44,7 +49,7 @@ class Settler {
   };
 
   void run() TALLY_EXCLUDES(mutex_);
-  bool wait_for_next(Entry& next) TALLY_EXCLUDES(mutex_);
+  std::optional<Call> wait_for_next(Entry& next) TALLY_EXCLUDES(mutex_);
 
   const std::chrono::milliseconds delay_;
   const Callback settle_;

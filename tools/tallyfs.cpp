@@ -2,7 +2,8 @@
 //
 // The main flow:
 //
-//     command line ─ places ─ limits ─ [fork] ─ filesystem ─ scan ─ mount ─ live ─ serve ─ end
+//     command line ─ places ─ limits ─ [fork] ─ filesystem ─ write out ─ scan ─ mount ─ live ─
+//     serve ─ end
 //
 // All memory and every capacity is settled before the scan, and the source is open before the mount
 // hides its path. In the background everything from the fork on happens in a child, whose parent
@@ -10,6 +11,7 @@
 // they go to the log (syslog, or standard error with -f).
 
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <cstdlib>
@@ -48,6 +50,14 @@ void report_errors(const Scanner& scanner, const std::string& source) {
     }
     spdlog::warn("{} entries: {}{}", count_text(count), description_of(kind), example);
   }
+}
+
+/// Has delayed blocks allocated: a file that is dirty when it is scanned takes others once it is
+/// written back, and no request tells of these. What an error here means for the data is not ours
+/// to tell, and the scan can do without.
+void write_out(const fs::Place& place) {
+  tell_service_manager("STATUS=Writing out the filesystem of " + place.source_path);
+  static_cast<void>(::syncfs(place.source.get()));
 }
 
 ScanSummary scan(const fs::Options& options, const fs::Limits& limits, const fs::Place& place,
@@ -94,6 +104,7 @@ int run(const fs::Options& options) {
   // Callers' umasks come with their requests; ours must not be added.
   ::umask(0);
   fs::Filesystem filesystem(place.source.get(), limits.filesystem_options(options));
+  write_out(place);
   const ScanSummary summary = scan(options, limits, place, filesystem);
   filesystem.start();
   fs::Session session(options, limits, place, filesystem);

@@ -1,7 +1,6 @@
 #include "core/direct_file.hpp"
 
 #include <fcntl.h>
-#include <sys/mman.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -10,9 +9,9 @@
 #include <algorithm>
 #include <array>
 #include <atomic>
-#include <cstdlib>
 #include <cstring>
 #include <filesystem>
+#include <optional>
 #include <random>
 #include <string>
 #include <thread>
@@ -20,103 +19,19 @@
 
 #include <catch2/catch.hpp>
 
-#include "core/aligned_buffer_pool.hpp"
+#include "tests/core/direct_file_fixture.hpp"
 #include "tests/skip.hpp"
 #include "tests/temp_folder.hpp"
 
-using tally::AlignedBufferPool;
 using tally::DirectFile;
 using tally::UniqueFd;
 using Mode = DirectFile::Mode;
-using Content = std::vector<std::byte>;
+using namespace tally::test;
 
 namespace {
 
-constexpr std::size_t read_size_max = 1 << 20;
-
-uint64_t test_seed() {
-  const char* given = std::getenv("TALLYFS_SEED");
-  return given != nullptr ? std::strtoull(given, nullptr, 10) : std::random_device{}();
-}
-
-// A pool of one buffer that takes the longest read exactly.
-AlignedBufferPool make_pool(std::size_t capacity = 1) {
-  return *AlignedBufferPool::create(DirectFile::buffer_alignment_bytes,
-                                    read_size_max + DirectFile::buffer_slack_bytes, capacity);
-}
-
-UniqueFd new_file(const std::string& folder) {
-  std::string name = folder + "/tallyfs-direct-XXXXXX";
-  UniqueFd fd(::mkostemp(name.data(), O_CLOEXEC));
-  REQUIRE(fd);
-  REQUIRE(::unlink(name.c_str()) == 0);
-  return fd;
-}
-
-void write_at(int fd, std::size_t offset, std::span<const std::byte> bytes) {
-  REQUIRE(::pwrite(fd, bytes.data(), bytes.size(), static_cast<off_t>(offset)) ==
-          static_cast<ssize_t>(bytes.size()));
-}
-
-void drop_from_page_cache(int fd) {
-  REQUIRE(::fdatasync(fd) == 0);
-  REQUIRE(::posix_fadvise(fd, 0, 0, POSIX_FADV_DONTNEED) == 0);
-}
-
-Content random_content(std::mt19937_64& random, std::size_t size) {
-  Content content(size);
-  for (auto& byte : content)
-    byte = static_cast<std::byte>(random());
-  return content;
-}
-
-UniqueFd cold_file(const std::string& folder, const Content& content) {
-  UniqueFd fd = new_file(folder);
-  write_at(fd.get(), 0, content);
-  drop_from_page_cache(fd.get());
-  return fd;
-}
-
-bool same(std::span<const std::byte> a, std::span<const std::byte> b) {
-  return a.size() == b.size() && (a.empty() || std::memcmp(a.data(), b.data(), a.size()) == 0);
-}
-
-// What read() owes for this content. Catch2 is slow with assertions by the million: one per read.
-bool reads_right(DirectFile& file, const Content& content, std::size_t offset, std::size_t length,
-                 std::span<std::byte> buffer) {
-  const auto part = buffer.first(length + DirectFile::buffer_slack_bytes);
-  const auto beyond = buffer.subspan(part.size());
-  const std::byte canary = beyond.empty() ? std::byte{} : beyond[0];
-  const auto result = file.read(offset, length, part);
-  const std::size_t begin = std::min(offset, content.size());
-  const std::size_t end = std::min(offset + length, content.size());
-  return result && same(*result, std::span(content).subspan(begin, end - begin)) &&
-         (beyond.empty() || beyond[0] == canary);
-}
-
-std::size_t cached_pages(int fd, std::size_t size) {
-  void* map = ::mmap(nullptr, size, PROT_READ, MAP_SHARED, fd, 0);
-  REQUIRE(map != MAP_FAILED);
-  std::vector<unsigned char> pages((size + 4095) / 4096);
-  REQUIRE(::mincore(map, size, pages.data()) == 0);
-  ::munmap(map, size);
-  return static_cast<std::size_t>(
-      std::count_if(pages.begin(), pages.end(), [](unsigned char page) { return page & 1; }));
-}
-
-// Whether the filesystem says that files like this one have direct I/O; prints why a test skips.
-bool has_direct_io(int fd) {
-  struct statx stx;
-  REQUIRE(::statx(fd, "", AT_EMPTY_PATH, STATX_DIOALIGN, &stx) == 0);
-  if ((stx.stx_mask & STATX_DIOALIGN) != 0 && stx.stx_dio_offset_align != 0) return true;
-  tally::test::skip("no direct I/O known on the filesystem of the test folder");
-  return false;
-}
-
 // Where the file systems under test are: the usual test folder, and tmpfs.
-std::vector<std::string> folders(const tally::test::TempFolder& folder) {
-  return {folder.path(), "/dev/shm"};
-}
+std::vector<std::string> folders(const TempFolder& folder) { return {folder.path(), "/dev/shm"}; }
 
 }  // namespace
 
@@ -126,14 +41,14 @@ TEST_CASE("any offset and length of a file of any size reads as pread reads it")
   std::mt19937_64 random(seed);
   auto pool = make_pool();
   const auto lease = pool.lease();
-  const tally::test::TempFolder folder("direct");
+  const TempFolder folder("direct");
   constexpr std::size_t mib = 1 << 20;
   for (const std::string& place : folders(folder)) {
     for (const std::size_t size : {0UL, 1UL, 511UL, 512UL, 513UL, 4095UL, 4096UL, 4097UL, 70'000UL,
                                    mib - 1, mib, mib + 1, 3 * mib + 777}) {
       const Content content = random_content(random, size);
       const UniqueFd fd = cold_file(place, content);
-      DirectFile file(fd.get());
+      DirectFile file(fd.get(), plenty());
       for (int i = 0; i < 60; ++i) {
         // Near the end of file, near page boundaries, and anywhere; cold, warm and partly cached.
         const std::size_t offset = i % 3 == 0   ? size - std::min(size, random() % 5000)
@@ -157,7 +72,7 @@ TEST_CASE("any offset and length of a file of any size reads as pread reads it")
 }
 
 TEST_CASE("holes of a sparse file read as zeros") {
-  const tally::test::TempFolder folder("direct");
+  const TempFolder folder("direct");
   auto pool = make_pool();
   const auto lease = pool.lease();
   for (const std::string& place : folders(folder)) {
@@ -168,7 +83,7 @@ TEST_CASE("holes of a sparse file read as zeros") {
     REQUIRE(::ftruncate(fd.get(), static_cast<off_t>(content.size())) == 0);
     write_at(fd.get(), (1 << 20) + 5, std::span(content).subspan((1 << 20) + 5, 10'000));
     drop_from_page_cache(fd.get());
-    DirectFile file(fd.get());
+    DirectFile file(fd.get(), plenty());
     std::ranges::fill(lease.bytes(), std::byte{0xff});
     REQUIRE(reads_right(file, content, 1, read_size_max, lease.bytes()));
     REQUIRE(reads_right(file, content, (1 << 20) - 100, 300'001, lease.bytes()));
@@ -183,10 +98,10 @@ TEST_CASE(
   std::mt19937_64 random(seed);
   auto pool = make_pool();
   const auto lease = pool.lease();
-  const tally::test::TempFolder folder("direct");
+  const TempFolder folder("direct");
   for (const std::string& place : folders(folder)) {
     const UniqueFd fd = new_file(place);
-    DirectFile file(fd.get());
+    DirectFile file(fd.get(), plenty());
     Content content;
     for (int step = 0; step < 1500; ++step) {
       CAPTURE(place, step);
@@ -214,14 +129,14 @@ TEST_CASE(
 
 TEST_CASE("a cold read goes to the device and leaves nothing in the page cache") {
   std::mt19937_64 random(1);
-  const tally::test::TempFolder folder("direct");
+  const TempFolder folder("direct");
   const Content content = random_content(random, 2 << 20);
   const UniqueFd fd = cold_file(folder.path(), content);
   if (!has_direct_io(fd.get())) return;
   REQUIRE(cached_pages(fd.get(), content.size()) == 0);
   auto pool = make_pool();
   const auto lease = pool.lease();
-  DirectFile file(fd.get());
+  DirectFile file(fd.get(), plenty());
   REQUIRE(file.mode() == Mode::untried);
   REQUIRE(reads_right(file, content, 12'345, 1'000'000, lease.bytes()));
   REQUIRE(file.mode() == Mode::direct);
@@ -231,7 +146,7 @@ TEST_CASE("a cold read goes to the device and leaves nothing in the page cache")
 
 TEST_CASE("what is cached or dirty is read from the page cache, without a second descriptor") {
   std::mt19937_64 random(1);
-  const tally::test::TempFolder folder("direct");
+  const TempFolder folder("direct");
   Content content = random_content(random, 100'000);
   const UniqueFd fd = new_file(folder.path());
   write_at(fd.get(), 0, content);
@@ -242,7 +157,7 @@ TEST_CASE("what is cached or dirty is read from the page cache, without a second
   }
   auto pool = make_pool();
   const auto lease = pool.lease();
-  DirectFile file(fd.get());
+  DirectFile file(fd.get(), plenty());
   REQUIRE(reads_right(file, content, 1, 5000, lease.bytes()));
   REQUIRE(::fdatasync(fd.get()) == 0);  // cached, no longer dirty
   REQUIRE(reads_right(file, content, 0, 100'000, lease.bytes()));
@@ -262,7 +177,7 @@ TEST_CASE("a file whose filesystem refuses O_DIRECT is read buffered") {
   Content content(4096);
   content.resize(static_cast<std::size_t>(::pread(fd.get(), content.data(), 4096, 0)));
   REQUIRE(content.size() > 10);
-  DirectFile file(fd.get());
+  DirectFile file(fd.get(), plenty());
   REQUIRE(reads_right(file, content, 0, 4096, lease.bytes()));
   REQUIRE(reads_right(file, content, 7, 3, lease.bytes()));
   REQUIRE(file.mode() == Mode::buffered);
@@ -270,13 +185,13 @@ TEST_CASE("a file whose filesystem refuses O_DIRECT is read buffered") {
 
 TEST_CASE("without a descriptor for direct I/O reads are buffered until there is one again") {
   std::mt19937_64 random(1);
-  const tally::test::TempFolder folder("direct");
+  const TempFolder folder("direct");
   const Content content = random_content(random, 50'000);
   const UniqueFd fd = cold_file(folder.path(), content);
   if (!has_direct_io(fd.get())) return;
   auto pool = make_pool();
   const auto lease = pool.lease();
-  DirectFile file(fd.get());
+  DirectFile file(fd.get(), plenty());
   rlimit before;
   REQUIRE(::getrlimit(RLIMIT_NOFILE, &before) == 0);
   rlimit none = before;
@@ -291,6 +206,43 @@ TEST_CASE("without a descriptor for direct I/O reads are buffered until there is
   drop_from_page_cache(fd.get());
   REQUIRE(reads_right(file, content, 10, 40'000, lease.bytes()));
   REQUIRE(file.mode() == Mode::direct);
+}
+
+TEST_CASE("files share a budget of second descriptors; who has none reads buffered meanwhile") {
+  std::mt19937_64 random(1);
+  const TempFolder folder("direct");
+  const Content content = random_content(random, 50'000);
+  const UniqueFd one_fd = cold_file(folder.path(), content);
+  const UniqueFd other_fd = cold_file(folder.path(), content);
+  if (!has_direct_io(one_fd.get())) return;
+  auto pool = make_pool();
+  const auto lease = pool.lease();
+  tally::DescriptorBudget budget(1);
+  std::optional<DirectFile> one(std::in_place, one_fd.get(), budget);
+  DirectFile other(other_fd.get(), budget);
+  REQUIRE(reads_right(*one, content, 10, 40'000, lease.bytes()));
+  REQUIRE(one->mode() == Mode::direct);
+  REQUIRE(reads_right(other, content, 10, 40'000, lease.bytes()));
+  REQUIRE(other.mode() == Mode::untried);
+  REQUIRE(budget.claimed() == 1);
+
+  one.reset();
+  REQUIRE(budget.claimed() == 0);
+  drop_from_page_cache(other_fd.get());
+  REQUIRE(reads_right(other, content, 10, 40'000, lease.bytes()));
+  REQUIRE(other.mode() == Mode::direct);
+  REQUIRE(budget.claimed() == 1);
+}
+
+TEST_CASE("a file that can't be read directly keeps no claim on the budget") {
+  auto pool = make_pool();
+  const auto lease = pool.lease();
+  const UniqueFd fd(::open("/proc/version", O_RDONLY | O_CLOEXEC));
+  tally::DescriptorBudget budget(1);
+  DirectFile file(fd.get(), budget);
+  REQUIRE(file.read(0, 100, lease.bytes()));
+  REQUIRE(file.mode() == Mode::buffered);
+  REQUIRE(budget.claimed() == 0);
 }
 
 namespace {
@@ -313,13 +265,13 @@ int direct_twin_of(int fd) {
 
 TEST_CASE("a file whose direct reads turn out to be EINVAL is read buffered from then on") {
   std::mt19937_64 random(1);
-  const tally::test::TempFolder folder("direct");
+  const TempFolder folder("direct");
   const Content content = random_content(random, 50'000);
   const UniqueFd fd = cold_file(folder.path(), content);
   if (!has_direct_io(fd.get())) return;
   auto pool = make_pool();
   const auto lease = pool.lease();
-  DirectFile file(fd.get());
+  DirectFile file(fd.get(), plenty());
   REQUIRE(reads_right(file, content, 0, 1, lease.bytes()));
   REQUIRE(file.mode() == Mode::direct);
   // Something that answers every pread with EINVAL takes the place of the direct descriptor.
@@ -334,12 +286,12 @@ TEST_CASE("a file whose direct reads turn out to be EINVAL is read buffered from
 }
 
 TEST_CASE("what can't be read is an error, and a refused buffer is EINVAL") {
-  const tally::test::TempFolder folder("direct");
+  const TempFolder folder("direct");
   auto pool = make_pool();
   const auto lease = pool.lease();
   const auto buffer = lease.bytes();
   const UniqueFd fd = cold_file(folder.path(), Content(10'000));
-  DirectFile file(fd.get());
+  DirectFile file(fd.get(), plenty());
   REQUIRE(file.read(0, read_size_max + 1, buffer).error().value == EINVAL);
   REQUIRE(file.read(0, 1, buffer.first(8192)).error().value == EINVAL);
   REQUIRE(file.read(0, 1, buffer.first(100)).error().value == EINVAL);
@@ -349,10 +301,10 @@ TEST_CASE("what can't be read is an error, and a refused buffer is EINVAL") {
 
   const std::string link = "/proc/self/fd/" + std::to_string(fd.get());
   const UniqueFd write_only(::open(link.c_str(), O_WRONLY | O_CLOEXEC));
-  DirectFile unreadable(write_only.get());
+  DirectFile unreadable(write_only.get(), plenty());
   REQUIRE(unreadable.read(0, 100, buffer).error().value == EBADF);
   const UniqueFd directory(::open(folder.path().c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
-  DirectFile no_file(directory.get());
+  DirectFile no_file(directory.get(), plenty());
   REQUIRE(no_file.read(0, 100, buffer).error().value == EISDIR);
 }
 
@@ -360,12 +312,12 @@ TEST_CASE("threads share a file and wait for the buffers of a pool that is too s
   const uint64_t seed = test_seed();
   INFO("TALLYFS_SEED=" << seed);
   std::mt19937_64 random(seed);
-  const tally::test::TempFolder folder("direct");
+  const TempFolder folder("direct");
   const Content content = random_content(random, 1'500'000);
   auto pool = make_pool(2);
   for (int round = 0; round < 20; ++round) {  // each a new race for the second descriptor
     const UniqueFd fd = cold_file(folder.path(), content);
-    DirectFile file(fd.get());
+    DirectFile file(fd.get(), plenty());
     std::atomic<int> wrong = 0;
     std::vector<std::thread> threads;
     for (int thread = 0; thread < 6; ++thread) {

@@ -12,9 +12,9 @@
 #include "fs/inode_table.hpp"
 #include "tests/fs/inode_fixture.hpp"
 
+using tally::CountedFd;
 using tally::Errno;
 using tally::FileStat;
-using tally::fs::CountedFd;
 using tally::fs::NodeId;
 using tally::fs::PinnedInode;
 using tally::test::InodeFixture;

@@ -67,7 +67,7 @@ InodeFixture::InodeFixture(uint32_t descriptors, uint32_t capacity, Reopen reope
 
 Result<fs::PinnedInode> InodeFixture::find(const fs::PinnedInode& parent, const std::string& name) {
   TALLY_HOT_PATH("find an inode");
-  Result<fs::CountedFd> fd = table->open_descriptor(
+  Result<CountedFd> fd = table->open_descriptor(
       [&] { return ::openat(parent.fd(), name.c_str(), O_PATH | O_NOFOLLOW | O_CLOEXEC); });
   if (!fd) return std::unexpected(fd.error());
   const Result<FileStat> stat = stat_fd(fd->get());
@@ -93,7 +93,7 @@ void InodeFixture::unlink(const std::string& name) {
 }
 
 void InodeFixture::evict_all() {
-  std::vector<fs::CountedFd> taken;
+  std::vector<CountedFd> taken;
   while (true) {
     auto fd = table->open_descriptor([] { return ::open("/", O_PATH | O_CLOEXEC); });
     if (!fd) return;

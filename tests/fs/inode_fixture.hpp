@@ -48,7 +48,7 @@ class InodeFixture {
   void create_directory(const std::string& name) const;
 
   TempFolder folder{"inodes"};
-  fs::DescriptorBudget budget;
+  DescriptorBudget budget;
   DirTree tree{1000};
   std::unique_ptr<fs::InodeTable> table;
 };

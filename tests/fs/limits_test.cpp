@@ -75,11 +75,23 @@ TEST_CASE("capacities are bounded on both sides, whatever the filesystem says") 
 TEST_CASE("some descriptors stay for the daemon itself, more with more threads") {
   const auto left_over = [](uint32_t processors) {
     const Machine machine = {.lower_inodes = 1, .descriptors = 20'000, .processors = processors};
-    return machine.descriptors - Limits::compute({}, machine).descriptors_max;
+    const Limits limits = Limits::compute({}, machine);
+    return machine.descriptors - limits.descriptors_max - limits.direct_descriptors_max;
   };
   CHECK(left_over(2) >= 8 + 2 * 2);
   CHECK(left_over(16) >= 64 + 2 * 16);
   CHECK(left_over(2) < 200);
+}
+
+TEST_CASE("direct reads have a share of the descriptors, which they don't have with io=buffered") {
+  const Limits direct = Limits::compute({}, small_machine);
+  CHECK(direct.direct_descriptors_max > 1000);
+  CHECK(direct.direct_descriptors_max < direct.descriptors_max / 2);
+  Options options;
+  options.data_path = tally::fs::DataPath::buffered;
+  const Limits buffered = Limits::compute(options, small_machine);
+  CHECK(buffered.direct_descriptors_max == 0);
+  CHECK(buffered.descriptors_max == direct.descriptors_max + direct.direct_descriptors_max);
 }
 
 TEST_CASE("every request thread can have a buffer at the same time") {
@@ -106,6 +118,7 @@ TEST_CASE("what the filesystem is given are these limits") {
   CHECK(given.linked_inodes_max == limits.linked_inodes_max);
   CHECK(given.inodes_max == limits.inodes_max);
   CHECK(given.descriptors_max == limits.descriptors_max);
+  CHECK(given.direct_descriptors_max == limits.direct_descriptors_max);
   CHECK(given.open_files_max == limits.open_files_max);
   CHECK(given.open_directories_max == limits.open_directories_max);
   CHECK(std::has_single_bit(given.stale_directories_max));

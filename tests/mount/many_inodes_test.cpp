@@ -2,6 +2,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <array>
 #include <chrono>
 #include <filesystem>
 #include <thread>
@@ -47,6 +48,19 @@ int count_files(Action action) {
 }
 
 constexpr int file_count = directory_count * files_per_directory;
+
+/// Out of the page cache, so that the daemon reads it from the device.
+void make_cold(const std::string& path) {
+  const UniqueFd fd(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
+  REQUIRE(::fdatasync(fd.get()) == 0);
+  REQUIRE(::posix_fadvise(fd.get(), 0, 0, POSIX_FADV_DONTNEED) == 0);
+}
+
+/// How many descriptors a process has open.
+std::ptrdiff_t descriptors_of(pid_t process) {
+  const std::filesystem::directory_iterator open("/proc/" + std::to_string(process) + "/fd");
+  return std::distance(begin(open), end(open));
+}
 
 }  // namespace
 
@@ -130,4 +144,33 @@ TEST_CASE("files that are written, closed and removed are let go at once") {
   for (int tries = 0; tries < 100 && removed_and_open() != 0; ++tries)
     std::this_thread::sleep_for(std::chrono::milliseconds(50));
   CHECK(removed_and_open() == 0);
+}
+
+TEST_CASE("files that are open and read from the device leave the daemon descriptors of its own") {
+  if (!can_mount()) return;
+  const MountFolders folders;
+  constexpr int cold_count = 200;
+  constexpr int other_count = 500;
+  for (int i = 0; i < cold_count + other_count; ++i)
+    write_file(folders.source(std::to_string(i)),
+               std::string(5000, static_cast<char>('a' + i % 26)));
+  for (int i = 0; i < cold_count; ++i)
+    make_cold(folders.source(std::to_string(i)));
+  constexpr int descriptors_max = 512;
+  Mount mount(folders, {.process = {.descriptors_max = descriptors_max}});
+  for (int i = 0; i < cold_count + other_count; ++i) {
+    struct stat st{};
+    REQUIRE(::lstat(mount.at(std::to_string(i)).c_str(), &st) == 0);
+  }
+  std::vector<UniqueFd> held;
+  int right = 0;
+  for (int i = 0; i < cold_count; ++i) {
+    held.emplace_back(::open(mount.at(std::to_string(i)).c_str(), O_RDONLY | O_CLOEXEC));
+    std::array<char, 5000> content{};
+    right += ::pread(held.back().get(), content.data(), 5000, 0) == 5000 &&
+             content[4999] == 'a' + i % 26;
+  }
+  CHECK(right == cold_count);
+  // Every request thread may need one for a moment.
+  CHECK(descriptors_of(mount.daemon().pid()) <= descriptors_max - 16);
 }

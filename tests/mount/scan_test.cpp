@@ -8,6 +8,7 @@
 #include "tests/fake_tree.hpp"
 #include "tests/mount/counter_check.hpp"
 #include "tests/mount/mount.hpp"
+#include "tests/mount/sparse_file.hpp"
 
 using namespace tally::test;
 
@@ -87,6 +88,15 @@ TEST_CASE("an empty source has counters of zero and the blocks of its own direct
   CHECK(counter(mount.at(), "rbytes") == 0);
   CHECK(counter(mount.at(), "rentries") == 0);
   CHECK(counter(mount.at(), "orphan_bytes") == 0);
+}
+
+TEST_CASE(
+    "files that are dirty when the scan begins are counted with the blocks they end up with") {
+  if (!can_mount()) return;
+  const MountFolders folders;
+  write_every_second_block(folders.source("sparse"), 2000);
+  const Mount mount(folders);
+  check_counters(mount, true);
 }
 
 TEST_CASE("dirsize=native leaves the size of directories alone") {

@@ -1,8 +1,8 @@
-#include "fs/descriptor_budget.hpp"
+#include "core/descriptor_budget.hpp"
 
 #include <cassert>
 
-namespace tally::fs {
+namespace tally {
 
 bool DescriptorBudget::try_claim() {
   uint32_t claimed = claimed_.load(std::memory_order_relaxed);
@@ -23,4 +23,4 @@ CountedFd::~CountedFd() {
   budget_->give_back();
 }
 
-}  // namespace tally::fs
+}  // namespace tally

@@ -6,13 +6,11 @@
 
 #include "core/unique_fd.hpp"
 
-namespace tally::fs {
+namespace tally {
 
-/// How many descriptors may be open for requests: cached inodes, open files and open directories
-/// draw on the same number, so that open files squeeze the cache. Thread-safe.
+/// How many descriptors may be open for one kind of use. Thread-safe.
 class DescriptorBudget {
  public:
-  /// `limit`: what the process may open less what it needs for itself (rings, sockets, the scan).
   explicit DescriptorBudget(uint32_t limit) : limit_(limit) {}
   DescriptorBudget(const DescriptorBudget&) = delete;
   DescriptorBudget& operator=(const DescriptorBudget&) = delete;
@@ -58,4 +56,4 @@ class CountedFd {
   UniqueFd fd_;
 };
 
-}  // namespace tally::fs
+}  // namespace tally
