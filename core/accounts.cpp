@@ -133,10 +133,7 @@ Result<DirIndex> Accounts::dir_created(DirIndex parent, const FileStat& now) {
   return dir;
 }
 
-void Accounts::dir_removed(DirIndex dir) {
-  links_.forget_names_in(dir);
-  tree_.remove(dir);
-}
+void Accounts::dir_removed(DirIndex dir) { links_.remove_directory(dir); }
 
 void Accounts::dir_moved(DirIndex dir, DirIndex to, const FileStat& now) {
   links_.move_directory(dir, to, now.ctime_ns);

@@ -66,7 +66,9 @@ class Accounts {
   Result<DirIndex> dir_created(DirIndex parent, const FileStat& now);
   [[nodiscard]] bool has_room_for_directory() const;
 
-  /// rmdir, or a directory renamed over. Release the node when nobody reads it any more.
+  /// rmdir, or a directory renamed over. What is still counted in it goes with it, and makes its
+  /// parent suspect. Nothing if it is removed already. The node stays readable as long as it is
+  /// held.
   void dir_removed(DirIndex dir);
 
   /// A directory, with all that is in it, moved from its parent to `to` (perhaps the same).

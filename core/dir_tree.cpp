@@ -80,7 +80,10 @@ Result<DirIndex> DirTree::take_node(const FileStat& stat) {
 
 Result<DirIndex> DirTree::insert(DirIndex parent, const FileStat& stat) {
   WriterLock lock(lock_);
-  return insert_scanned(parent, stat);
+  if (parent && !is_attached(parent)) return failure(ESTALE);
+  auto inserted = insert_scanned(parent, stat);
+  if (inserted) node(*inserted).holders = 1;
+  return inserted;
 }
 
 Result<DirIndex> DirTree::insert_scanned(DirIndex parent, const FileStat& stat) {
@@ -137,15 +140,39 @@ Delta DirTree::totals(DirIndex dir) const {
 }
 
 void DirTree::remove(DirIndex dir) {
-  WriterLock lock(lock_);
+  assert(node(dir).first_child == 0);
   const DirIndex above = parent(dir);
   unlink_child(above, dir);
   apply_upwards(above, {}, -totals(dir), 0);
   keys_.erase(keys_.key_of(dir.value), dir.value);
   size_.fetch_sub(1);
+  if (node(dir).holders == 0) give_back(dir);
+}
+
+DirIndex DirTree::hold(const FileKey& key) {
+  // An inode number that is used again and again, behind our back, may make many holders of one
+  // node; far from an overflow the directory is rather not known.
+  constexpr uint16_t holders_max = 1 << 15;
+  ReaderLock lock(lock_);
+  const DirIndex dir = find(key);
+  if (!dir || node(dir).holders >= holders_max) return {};
+  node(dir).holders.fetch_add(1);
+  return dir;
 }
 
 void DirTree::release(DirIndex dir) {
+  // Removed directories get no new holders, and none is removed while this lock is held: so either
+  // the last holder gives the node back, or remove() does.
+  ReaderLock lock(lock_);
+  [[maybe_unused]] const uint16_t before = node(dir).holders.fetch_sub(1);
+  assert(before != 0);
+  if (before == 1 && !is_attached(dir)) give_back(dir);
+}
+
+/// The node of a removed directory is free for another one. Not if files were in it when it was
+/// removed, which then went behind our back: their records may still name it. Such a node is lost.
+void DirTree::give_back(DirIndex dir) {
+  if (node(dir).files != 0) return;
   [[maybe_unused]] const Status released = pool_.release(dir);
   assert(released);
 }
@@ -184,12 +211,15 @@ void DirTree::apply_upwards(DirIndex dir, DirIndex end, const Delta& delta, Time
 void DirTree::apply(DirIndex dir, const Delta& delta, TimeNs ctime_ns) {
   const TimeNs clamped_ns = clamp_to_now(ctime_ns);
   ReaderLock lock(lock_);
+  // The record of a file that moved behind our back may name a directory that has gone since.
+  if (!is_attached(dir)) return;
   apply_upwards(dir, {}, delta, clamped_ns);
 }
 
 void DirTree::transfer(DirIndex from, DirIndex to, const Delta& delta, TimeNs ctime_ns) {
   const TimeNs clamped_ns = clamp_to_now(ctime_ns);
   ReaderLock lock(lock_);
+  if (!is_attached(from) || !is_attached(to)) return;
   const DirIndex common = lowest_common_ancestor(from, to);
   apply_upwards(from, common, -delta, clamped_ns);
   apply_upwards(to, common, delta, clamped_ns);

@@ -63,13 +63,14 @@ struct DirNode {
   std::atomic<uint32_t> files;
   std::atomic<uint32_t> subdirs;
   std::atomic<uint32_t> own_blocks;
-  std::atomic<uint32_t> suspect;
   std::atomic<uint32_t> link_names;  ///< names of hard-linked inodes in the subtree
   uint32_t first_child;
   uint32_t next_sibling;
   uint32_t previous_sibling;
   uint32_t first_link_name;  ///< HardLinks: names of hard-linked inodes directly in this directory
   uint32_t scratch;          ///< HardLinks: this directory's place in the visit under way
+  std::atomic<uint16_t> holders;  ///< see DirTree::hold
+  std::atomic<uint8_t> suspect;
 };
 static_assert(sizeof(DirNode) <= 112, "with its KeyTable entry a directory takes 128 bytes");
 
@@ -88,23 +89,24 @@ class DirTree {
   explicit DirTree(uint32_t capacity, StaleList* stale = nullptr);
 
   /// Adds a directory below `parent` (null: it becomes the root), counting its own blocks in itself
-  /// only: the caller publishes them to the ancestors. EEXIST if that inode is in the tree already,
-  /// ENOSPC when the capacity is used up.
+  /// only: the caller publishes them to the ancestors, and holds the node. EEXIST if that inode is
+  /// in the tree already, ESTALE if `parent` no longer is, ENOSPC when the capacity is used up.
   Result<DirIndex> insert(DirIndex parent, const FileStat& stat) TALLY_EXCLUDES(lock_);
 
-  /// As insert(), for the scanner: without the lock. The caller is the only one that changes
-  /// `parent`'s list of children.
+  /// As insert(), for the scanner: without the lock, and nobody holds the node. The caller is the
+  /// only one that changes `parent`'s list of children.
   Result<DirIndex> insert_scanned(DirIndex parent, const FileStat& stat);
 
-  /// Takes a directory, and whatever is still counted in it, out of the tree and of all its
-  /// ancestors. Its node stays readable, and detached, until release().
-  void remove(DirIndex dir) TALLY_EXCLUDES(lock_);
+  /// The directory with this key, held: its node stays readable, even when the directory is removed
+  /// meanwhile, until release(). Null if there is none.
+  [[nodiscard]] DirIndex hold(const FileKey& key) TALLY_EXCLUDES(lock_);
 
-  /// Gives the node of a removed directory back.
-  void release(DirIndex dir);
+  /// Ends one insert() or hold(). A node that nobody holds is used again once its directory is
+  /// removed.
+  void release(DirIndex dir) TALLY_EXCLUDES(lock_);
 
   /// Applies a change to `dir` and all its ancestors, raises their rctime to `ctime_ns` (clamped to
-  /// now) and their rgen, and reports those that are watched.
+  /// now) and their rgen, and reports those that are watched. Nothing if `dir` is removed.
   void apply(DirIndex dir, const Delta& delta, TimeNs ctime_ns) TALLY_EXCLUDES(lock_);
 
   /// Applies a change that leaves `from` for `to`: a file renamed. Directories that have both below
@@ -163,6 +165,15 @@ class DirTree {
   /// Counts `entries` non-directories more directly in `dir`.
   void add_entries(DirIndex dir, int64_t entries);
 
+  /// Takes a directory without children, and whatever is still counted in it, out of the tree and
+  /// of all its ancestors.
+  void remove(DirIndex dir) TALLY_REQUIRES(lock_);
+
+  /// Whether the directory is in the tree, not removed.
+  [[nodiscard]] bool is_attached(DirIndex dir) const TALLY_REQUIRES_SHARED(lock_) {
+    return dir == root_ || parent(dir);
+  }
+
   /// Hangs `dir` below another parent: parent link, lists of children, `subdirs` of both. The
   /// recursive counters of the ancestors are the caller's.
   void relink(DirIndex dir, DirIndex new_parent) TALLY_REQUIRES(lock_);
@@ -172,6 +183,7 @@ class DirTree {
   Result<DirIndex> take_node(const FileStat& stat);
   void link_child(DirIndex parent, DirIndex dir);
   void unlink_child(DirIndex parent, DirIndex dir) TALLY_REQUIRES(lock_);
+  void give_back(DirIndex dir) TALLY_REQUIRES_SHARED(lock_);
   void apply_upwards(DirIndex dir, DirIndex end, const Delta& delta, TimeNs ctime_ns)
       TALLY_REQUIRES_SHARED(lock_);
   template <class Counter>

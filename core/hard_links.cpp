@@ -268,14 +268,30 @@ void HardLinks::reconcile(LinkIndex link, const FileStat& now) {
   settle(link, now);
 }
 
-void HardLinks::forget_names_in(DirIndex dir) {
+void HardLinks::remove_directory(DirIndex dir) {
   MutexLock lock(mutex_);
-  ReaderLock tree_lock(tree_.lock());
+  WriterLock tree_lock(tree_.lock());
+  const DirIndex above = tree_.parent(dir);
+  if (!above) return;
+  const DirNode& removed = tree_.node(dir);
+  if (removed.first_child != 0 || removed.files != 0) tree_.mark_suspect(above);
+  DirIndex leaf;
+  do {
+    leaf = dir;
+    while (const uint32_t child = tree_.node(leaf).first_child)
+      leaf = {child};
+    forget_names_in(leaf);
+    tree_.remove(leaf);
+  } while (leaf != dir);
+}
+
+void HardLinks::forget_names_in(DirIndex dir) {
   while (const NameIndex name{tree_.node(dir).first_link_name}) {
     const LinkIndex link = names_[name].link;
     const Counted& counted = links_[link].counted;
     visit_names(link);
     if (unrecord(link, dir)) visit_upwards(dir, 0, -1);
+    tree_.add_entries(dir, -1);
     settle(link, {.nlink = counted.nlink,
                   .size = counted.size,
                   .blocks = counted.blocks,

@@ -26,7 +26,7 @@ void Filesystem::account_first_contact(Inode& inode, const Inode& parent, const 
     if (parent.dir) accounts_.file_found(inode.record, parent.dir, now);
     return;
   }
-  inode.dir = accounts_.tree().find(now.key);
+  inode.dir = accounts_.tree().hold(now.key);
   if (inode.dir) return;
   // Made behind our back: what is in it is not counted.
   account_added(inode, parent, now);
@@ -51,8 +51,7 @@ void Filesystem::account_added(Inode& inode, const Inode& parent, const FileStat
     return;
   }
   if (const DirIndex stale = accounts_.tree().find(now.key)) {
-    // Removed behind our back, and the inode number is in use again. The stale node is not
-    // released: the directories that were in it may still be known.
+    // Removed behind our back, and the inode number is in use again.
     suspect(parent);
     accounts_.dir_removed(stale);
   }

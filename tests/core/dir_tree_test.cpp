@@ -44,6 +44,11 @@ struct SmallTree {
   DirIndex root, middle, leaf, other;
 };
 
+void remove(DirTree& tree, DirIndex dir) {
+  tally::WriterLock lock(tree.lock());
+  tree.remove(dir);
+}
+
 constexpr Delta one_file{.bytes = {100}, .disk = {8}, .unique = {8}, .files = 1};
 
 }  // namespace
@@ -96,7 +101,7 @@ TEST_CASE("rctime never goes back and a time in the future counts as now") {
 TEST_CASE("a removed directory leaves nothing behind in its ancestors") {
   SmallTree t;
   t.tree.apply(t.leaf, one_file, 0);
-  t.tree.remove(t.leaf);
+  remove(t.tree, t.leaf);
   REQUIRE(t.tree.counters(t.middle).rbytes.count == 0);
   REQUIRE(t.tree.counters(t.middle).rsubdirs == 0);
   REQUIRE(t.tree.counters(t.root).rdisk.count == 24);
@@ -120,10 +125,46 @@ TEST_CASE("a removed directory makes room at once, even while its node is still 
   const DirIndex root = tree.insert({}, dir_stat(1)).value();
   const DirIndex removed = tree.insert(root, dir_stat(2)).value();
   REQUIRE_FALSE(tree.has_room());
-  tree.remove(removed);
+  remove(tree, removed);
   REQUIRE(tree.has_room());
   REQUIRE(tree.insert(root, dir_stat(3)));
   REQUIRE(tree.counters(removed).rdisk.count == 8);
+}
+
+TEST_CASE("a node is used again when its directory is removed and nobody holds it any more") {
+  SmallTree t;
+  const DirIndex held = t.tree.hold({.ino = 3, .dev = 1});
+  REQUIRE(held == t.leaf);
+  remove(t.tree, t.leaf);
+  t.tree.release(t.leaf);
+  REQUIRE(t.tree.nodes_held() == 4);
+  t.tree.release(held);
+  REQUIRE(t.tree.nodes_held() == 3);
+
+  t.tree.release(t.other);
+  REQUIRE(t.tree.nodes_held() == 3);
+  REQUIRE(t.tree.counters(t.root).rsubdirs == 2);
+  remove(t.tree, t.other);
+  REQUIRE(t.tree.nodes_held() == 2);
+  REQUIRE_FALSE(t.tree.hold({.ino = 4, .dev = 1}));
+}
+
+TEST_CASE("the node of a directory that was removed with files in it is not used again") {
+  SmallTree t;
+  t.tree.add_entries(t.leaf, 1);
+  remove(t.tree, t.leaf);
+  t.tree.release(t.leaf);
+  REQUIRE(t.tree.nodes_held() == 4);
+}
+
+TEST_CASE("nothing is inserted below a removed directory, nor counted in it") {
+  SmallTree t;
+  remove(t.tree, t.leaf);
+  REQUIRE(t.tree.insert(t.leaf, dir_stat(9)).error().value == ESTALE);
+  t.tree.apply(t.leaf, one_file, 0);
+  t.tree.transfer(t.other, t.leaf, one_file, 0);
+  REQUIRE(t.tree.counters(t.leaf).rfiles == 0);
+  REQUIRE_FALSE(t.tree.counters(t.root).suspect);
 }
 
 TEST_CASE("what is transferred is missing from no common ancestor and moves between the others") {
@@ -202,7 +243,7 @@ TEST_CASE("deltas of many threads all arrive, while others insert and remove dir
     for (uint64_t ino = 100; !done; ++ino) {
       const DirIndex dir = tree.insert(leaf, dir_stat(ino)).value();
       tree.apply(leaf, tree.totals(dir), 0);
-      tree.remove(dir);
+      remove(tree, dir);
       tree.release(dir);
     }
   });

@@ -171,6 +171,40 @@ TEST_CASE("a directory removed behind our back takes its names of hard-linked in
   REQUIRE(t.files(t.root) == 1);
 }
 
+TEST_CASE("a directory that was emptied behind our back is removed with all that was below it") {
+  Fixture t;
+  tally::DirTree& tree = t.accounts.tree();
+  const DirIndex deeper = t.accounts.dir_created(t.deep, dir_stat(5)).value();
+  t.accounts.name_added(t.file, deeper, file_stat(1));
+  t.accounts.name_added(t.file, t.b, file_stat(2));
+  t.accounts.dir_removed(t.deep);
+  REQUIRE(tree.counters(t.a).suspect);
+  REQUIRE(tree.counters(t.a).rsubdirs == 0);
+  REQUIRE(tree.counters(t.root).rsubdirs == 2);
+  REQUIRE(t.disk(t.a) == 0);
+  REQUIRE(t.disk(t.b) == 8);
+  REQUIRE(t.disk(t.root) == 8);
+  REQUIRE_FALSE(tree.find({.ino = 3, .dev = 1}));
+  REQUIRE_FALSE(tree.find({.ino = 5, .dev = 1}));
+  REQUIRE(tree.size() == 3);
+
+  t.accounts.dir_removed(deeper);
+  REQUIRE(tree.size() == 3);
+  tree.release(deeper);
+  tree.release(t.deep);
+  REQUIRE(tree.nodes_held() == 3);
+}
+
+TEST_CASE("a directory that was empty when it was removed leaves nobody suspect") {
+  Fixture t;
+  t.accounts.name_added(t.file, t.deep, file_stat(1));
+  t.accounts.name_added(t.file, t.deep, file_stat(2));
+  t.accounts.name_removed(t.file, t.deep, file_stat(1), false);
+  t.accounts.name_removed(t.file, t.deep, file_stat(0), false);
+  t.accounts.dir_removed(t.deep);
+  REQUIRE_FALSE(t.accounts.tree().counters(t.root).suspect);
+}
+
 TEST_CASE("with no room to follow another hard-linked inode the directory becomes suspect") {
   Accounts accounts(8, 1);
   const DirIndex root = accounts.tree().insert({}, dir_stat(1)).value();
