@@ -74,8 +74,23 @@ void Accounts::name_removed(FileRecord& file, DirIndex dir, const FileStat& now,
     tree_.apply(dir, file.dir == dir ? -counted(file) : Delta{}, now.ctime_ns);
     if (file.dir == dir) file.dir = {};
   }
+  if (now.nlink == 0) forget_lost_names(file, now);
   remember(file, now);
   if (now.nlink == 0 && still_open) orphan_opened(file, now);
+}
+
+/// The inode has no name any more: what is still counted of it went behind our back.
+void Accounts::forget_lost_names(FileRecord& file, const FileStat& now) {
+  if (file.link) {
+    links_.forget_names_of(file.link, now);
+    file.dir = links_.drop(file.link);
+    file.link = {};
+  }
+  if (!file.dir) return;
+  tree_.mark_suspect(file.dir);
+  tree_.add_entries(file.dir, -1);
+  tree_.apply(file.dir, -counted(file), now.ctime_ns);
+  file.dir = {};
 }
 
 void Accounts::name_moved(FileRecord& file, DirIndex from, DirIndex to, const FileStat& now) {

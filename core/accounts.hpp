@@ -46,6 +46,7 @@ class Accounts {
 
   /// A name of the inode in `dir` is gone, by unlink or by being renamed over. `still_open`: some
   /// handle of ours keeps the inode alive, so that it becomes an orphan if that was its last name.
+  /// Names that are counted although none is left go, too, and make their directories suspect.
   void name_removed(FileRecord& file, DirIndex dir, const FileStat& now, bool still_open);
 
   /// A name of the inode moved from one directory to another (or within one).
@@ -82,6 +83,7 @@ class Accounts {
 
  private:
   void leave_orphans(FileRecord& file);
+  void forget_lost_names(FileRecord& file, const FileStat& now);
 
   DirTree tree_;
   HardLinks links_;

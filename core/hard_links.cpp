@@ -268,6 +268,19 @@ void HardLinks::reconcile(LinkIndex link, const FileStat& now) {
   settle(link, now);
 }
 
+void HardLinks::forget_names_of(LinkIndex link, const FileStat& now) {
+  MutexLock lock(mutex_);
+  ReaderLock tree_lock(tree_.lock());
+  visit_names(link);
+  while (const NameIndex name = links_[link].first_name) {
+    const DirIndex dir = names_[name].dir;
+    tree_.mark_suspect(dir);
+    tree_.add_entries(dir, -1);
+    if (unrecord(link, dir)) visit_upwards(dir, 0, -1);
+  }
+  settle(link, now);
+}
+
 void HardLinks::remove_directory(DirIndex dir) {
   MutexLock lock(mutex_);
   WriterLock tree_lock(tree_.lock());

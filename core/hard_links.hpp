@@ -68,6 +68,10 @@ class HardLinks {
   /// Moves a directory with its whole subtree below `to`; the counters of all ancestors follow.
   void move_directory(DirIndex dir, DirIndex to, TimeNs ctime_ns) TALLY_EXCLUDES(mutex_);
 
+  /// The inode is now as observed, and has no name any more: what is recorded of it went behind our
+  /// back, and makes its directories suspect.
+  void forget_names_of(LinkIndex link, const FileStat& now) TALLY_EXCLUDES(mutex_);
+
   /// Takes a directory out of the tree, with all that is still counted in and below it: that went
   /// behind our back, and where to is not known, so the parent becomes suspect. Nothing if the
   /// directory is removed already.

@@ -171,6 +171,33 @@ TEST_CASE("a directory removed behind our back takes its names of hard-linked in
   REQUIRE(t.files(t.root) == 1);
 }
 
+TEST_CASE("when the last name is gone, names that went behind our back are not counted any more") {
+  Fixture t;
+  t.accounts.name_added(t.file, t.a, file_stat(1));
+  t.accounts.name_added(t.file, t.b, file_stat(2));
+  t.accounts.name_added(t.file, t.b, file_stat(3));
+  const bool is_open = GENERATE(false, true);
+  t.accounts.name_removed(t.file, t.a, file_stat(0), is_open);
+  REQUIRE(t.files(t.root) == 0);
+  REQUIRE(t.disk(t.b) == 0);
+  REQUIRE(t.accounts.tree().counters(t.b).files == 0);
+  REQUIRE(t.accounts.tree().counters(t.b).suspect);
+  REQUIRE_FALSE(t.accounts.tree().counters(t.a).suspect);
+  REQUIRE(t.accounts.links().size() == 0);
+  REQUIRE(t.accounts.orphan_bytes().count == (is_open ? 8 * 512 : 0));
+}
+
+TEST_CASE("a last name that is not the one that was counted takes its count along") {
+  Fixture t;
+  t.accounts.name_added(t.file, t.a, file_stat(1));
+  t.accounts.name_removed(t.file, t.b, file_stat(0), false);
+  REQUIRE(t.files(t.root) == 0);
+  REQUIRE(t.disk(t.a) == 0);
+  REQUIRE(t.accounts.tree().counters(t.a).suspect);
+  REQUIRE(t.accounts.tree().counters(t.b).suspect);
+  REQUIRE_FALSE(t.file.dir);
+}
+
 TEST_CASE("a directory that was emptied behind our back is removed with all that was below it") {
   Fixture t;
   tally::DirTree& tree = t.accounts.tree();
