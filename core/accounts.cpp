@@ -52,6 +52,7 @@ void Accounts::name_added(FileRecord& file, DirIndex dir, const FileStat& now) {
     tree_.add_entries(dir, +1);
     tree_.apply(dir, {}, now.ctime_ns);
   } else {
+    forget_former_inode(now);
     file.key = now.key;
     file.dir = dir;
     remember(file, now);
@@ -59,6 +60,14 @@ void Accounts::name_added(FileRecord& file, DirIndex dir, const FileStat& now) {
     tree_.apply(dir, counted(file), now.ctime_ns);
   }
   remember(file, now);
+}
+
+/// What is still counted under the number of an inode that is new: its names went behind our back.
+void Accounts::forget_former_inode(const FileStat& now) {
+  const LinkIndex former = links_.find(now.key);
+  if (!former) return;
+  links_.forget_names_of(former, {.key = now.key, .ctime_ns = now.ctime_ns});
+  static_cast<void>(links_.drop(former));
 }
 
 void Accounts::name_removed(FileRecord& file, DirIndex dir, const FileStat& now, bool still_open) {

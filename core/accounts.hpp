@@ -84,6 +84,7 @@ class Accounts {
  private:
   void leave_orphans(FileRecord& file);
   void forget_lost_names(FileRecord& file, const FileStat& now);
+  void forget_former_inode(const FileStat& now);
 
   DirTree tree_;
   HardLinks links_;

@@ -27,7 +27,13 @@ void Filesystem::account_first_contact(Inode& inode, const Inode& parent, const 
     return;
   }
   inode.dir = accounts_.tree().hold(now.key);
-  if (inode.dir) return;
+  if (inode.dir) {
+    if (accounts_.tree().parent(inode.dir) == parent.dir) return;
+    // Moved behind our back, or another directory that has its number now.
+    suspect(inode);
+    suspect(parent);
+    return;
+  }
   // Made behind our back: what is in it is not counted.
   account_added(inode, parent, now);
   suspect(inode);

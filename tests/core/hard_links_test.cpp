@@ -198,6 +198,24 @@ TEST_CASE("a last name that is not the one that was counted takes its count alon
   REQUIRE_FALSE(t.file.dir);
 }
 
+TEST_CASE("a new inode has nothing of the one that had its number before") {
+  Fixture t;
+  t.accounts.name_added(t.file, t.a, file_stat(1));
+  t.accounts.name_added(t.file, t.a, file_stat(2));
+  FileRecord created;
+  t.accounts.name_added(created, t.b, file_stat(1, 16));
+  FileRecord found;
+  t.accounts.file_found(found, t.b, file_stat(1, 16));
+  t.accounts.file_observed(found, file_stat(1, 80), true);
+  REQUIRE(t.disk(t.b) == 80);
+  REQUIRE(t.disk(t.root) == 80);
+  REQUIRE(t.files(t.a) == 0);
+  REQUIRE(t.accounts.tree().counters(t.a).suspect);
+  REQUIRE_FALSE(t.accounts.tree().counters(t.b).suspect);
+  t.accounts.name_removed(found, t.b, file_stat(0), false);
+  REQUIRE(t.files(t.root) == 0);
+}
+
 TEST_CASE("a directory that was emptied behind our back is removed with all that was below it") {
   Fixture t;
   tally::DirTree& tree = t.accounts.tree();
