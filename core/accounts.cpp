@@ -47,7 +47,9 @@ void Accounts::name_added(FileRecord& file, DirIndex dir, const FileStat& now) {
   if (file.link) {
     links_.add_name(file.link, dir, now);
   } else if (counted_in_one_directory(file)) {
-    // No room to follow one more hard-linked inode: it is counted once, where it was.
+    // No room to follow one more hard-linked inode: it is counted once, where it was. There it is
+    // not unique any more.
+    tree_.mark_suspect(file.dir);
     tree_.mark_suspect(dir);
     tree_.add_entries(dir, +1);
     tree_.apply(dir, {}, now.ctime_ns);
@@ -107,11 +109,17 @@ void Accounts::name_moved(FileRecord& file, DirIndex from, DirIndex to, const Fi
     links_.move_name(file.link, from, to, now);
     remember(file, now);
   } else {
-    if (file.dir != from) tree_.mark_suspect(from);
     tree_.add_entries(from, -1);
     tree_.add_entries(to, +1);
-    if (counted_in_one_directory(file)) tree_.transfer(file.dir, to, counted(file), now.ctime_ns);
-    file.dir = to;
+    const bool is_counted_here = file.dir == from;
+    tree_.transfer(from, to, is_counted_here ? counted(file) : Delta{}, now.ctime_ns);
+    if (is_counted_here) {
+      file.dir = to;
+    } else {
+      // Another name is what is counted, or none.
+      tree_.mark_suspect(from);
+      tree_.mark_suspect(to);
+    }
     file_observed(file, now, false);
   }
 }

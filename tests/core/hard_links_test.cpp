@@ -267,3 +267,40 @@ TEST_CASE("with no room to follow another hard-linked inode the directory become
   REQUIRE(accounts.tree().counters(root).files == 4);
   REQUIRE(accounts.tree().counters(root).rfiles == 2);
 }
+
+TEST_CASE("of an inode that can't be followed, the name that is counted stays counted") {
+  Accounts accounts(8, 1);
+  const DirIndex root = accounts.tree().insert({}, dir_stat(1)).value();
+  const DirIndex a = accounts.dir_created(root, dir_stat(2)).value();
+  const DirIndex b = accounts.dir_created(root, dir_stat(3)).value();
+  const DirIndex c = accounts.dir_created(root, dir_stat(4)).value();
+  FileRecord first;
+  accounts.name_added(first, root, file_stat(1));
+  accounts.name_added(first, root, file_stat(2));
+  FileStat other = file_stat(1);
+  other.key.ino = 101;
+  FileRecord second;
+  accounts.name_added(second, a, other);
+  other.nlink = 2;
+  accounts.name_added(second, b, other);
+  REQUIRE(accounts.tree().counters(a).suspect);
+  REQUIRE(accounts.tree().counters(b).suspect);
+
+  accounts.name_moved(second, b, c, other);
+  REQUIRE(second.dir == a);
+  REQUIRE(accounts.tree().counters(a).rfiles == 1);
+  REQUIRE(accounts.tree().counters(b).files == 0);
+  REQUIRE(accounts.tree().counters(c).files == 1);
+  REQUIRE(accounts.tree().counters(c).suspect);
+
+  // The counted one is unlinked: what is left is counted nowhere, and its rename adds nothing.
+  other.nlink = 1;
+  accounts.name_removed(second, a, other, false);
+  accounts.name_moved(second, c, b, other);
+  REQUIRE_FALSE(second.dir);
+  accounts.name_removed(second, b, {.key = other.key}, false);
+  for (const DirIndex dir : {a, b, c}) {
+    REQUIRE(accounts.tree().counters(dir).rfiles == 0);
+    REQUIRE(accounts.tree().counters(dir).rdisk.count == 0);
+  }
+}
