@@ -30,11 +30,15 @@ HardLinks::Counted HardLinks::observed(const FileStat& now) {
   return {.size = now.size, .blocks = now.blocks, .nlink = now.nlink};
 }
 
-Result<LinkIndex> HardLinks::create(const FileStat& stat) {
+Result<LinkIndex> HardLinks::create(const FileStat& stat, DirIndex dir) {
   auto link = links_.acquire();
   if (!link) return link;
   links_[*link].counted = observed(stat);
   links_[*link].ctime_ns = stat.ctime_ns;
+  if (const Status recorded = record(*link, dir); !recorded) {
+    (void)links_.release(*link);
+    return std::unexpected(recorded.error());
+  }
   [[maybe_unused]] const uint32_t stored = keys_.insert(stat.key, link->value);
   assert(stored == link->value);
   return link;
@@ -158,13 +162,11 @@ FileStat HardLinks::counted(LinkIndex link) {
 
 Status HardLinks::add_scanned_name(DirIndex dir, const FileStat& stat) {
   MutexLock lock(mutex_);
-  LinkIndex link = find(stat.key);
-  if (!link) {
-    const auto created = create(stat);
-    if (!created) return std::unexpected(created.error());
-    link = *created;
-  }
-  return record(link, dir);
+  const LinkIndex known = find(stat.key);
+  if (known) return record(known, dir);
+  const auto created = create(stat, dir);
+  if (!created) return std::unexpected(created.error());
+  return {};
 }
 
 void HardLinks::fold() {
@@ -183,15 +185,10 @@ void HardLinks::fold() {
 
 Result<LinkIndex> HardLinks::adopt(DirIndex dir, const FileStat& counted) {
   MutexLock lock(mutex_);
-  const auto link = create(counted);
+  const auto link = create(counted, dir);
   if (!link) return link;
   // As long as one name is all that is counted, the inode counts as unique.
   links_[*link].counted.nlink = 1;
-  if (const Status recorded = record(*link, dir); !recorded) {
-    keys_.erase(counted.key, link->value);
-    (void)links_.release(*link);
-    return std::unexpected(recorded.error());
-  }
   ReaderLock tree_lock(tree_.lock());
   for (DirIndex d = dir; d; d = tree_.parent(d))
     tree_.add(d, {.link_names = 1}, 0);
@@ -249,12 +246,15 @@ void HardLinks::move_name(LinkIndex link, DirIndex from, DirIndex to, const File
   if (from != to) {
     tree_.add_entries(from, -1);
     tree_.add_entries(to, +1);
-    // Recorded first: the name that goes makes room, but only after the new one is safe.
-    if (record(link, to) && unrecord(link, from)) {
+    // In this order: the name that goes makes room for the new one.
+    if (unrecord(link, from)) {
       visit_upwards(from, 0, -1);
-      visit_upwards(to, 0, +1);
     } else {
       tree_.mark_suspect(from);
+    }
+    if (record(link, to)) {
+      visit_upwards(to, 0, +1);
+    } else {
       tree_.mark_suspect(to);
     }
   }

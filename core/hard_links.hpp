@@ -120,7 +120,7 @@ class HardLinks {
   static Counted observed(const FileStat& now);
   static Delta contribution(const Counted& counted, int32_t names_below);
 
-  Result<LinkIndex> create(const FileStat& stat) TALLY_REQUIRES(mutex_);
+  Result<LinkIndex> create(const FileStat& stat, DirIndex dir) TALLY_REQUIRES(mutex_);
   Status record(LinkIndex link, DirIndex dir) TALLY_REQUIRES(mutex_);
   bool unrecord(LinkIndex link, DirIndex dir) TALLY_REQUIRES(mutex_);
   void link_into_dir(NameIndex name) TALLY_REQUIRES(mutex_);

@@ -1,5 +1,7 @@
 #include "core/hard_links.hpp"
 
+#include <vector>
+
 #include <catch2/catch.hpp>
 
 #include "core/accounts.hpp"
@@ -303,4 +305,61 @@ TEST_CASE("of an inode that can't be followed, the name that is counted stays co
     REQUIRE(accounts.tree().counters(dir).rfiles == 0);
     REQUIRE(accounts.tree().counters(dir).rdisk.count == 0);
   }
+}
+
+namespace {
+
+/// A flat tree whose HardLinks have room for `inodes` inodes and are given names until they have
+/// none for another: of the inode of file_stat(), one in each of `full`.
+struct FullOfNames {
+  explicit FullOfNames(uint32_t inodes) : accounts(64, inodes) {
+    root = accounts.tree().insert({}, dir_stat(1)).value();
+    while (accounts.links().add_scanned_name(add_dir(), file_stat(2)))
+      full.push_back(dirs.back());
+    accounts.links().fold();
+  }
+
+  DirIndex add_dir() {
+    dirs.push_back(accounts.dir_created(root, dir_stat(dirs.size() + 2)).value());
+    return dirs.back();
+  }
+
+  Accounts accounts;
+  DirIndex root;
+  std::vector<DirIndex> dirs, full;
+};
+
+}  // namespace
+
+TEST_CASE("an inode whose first name finds no room is not tracked") {
+  FullOfNames t(2);
+  FileStat other = file_stat(2);
+  other.key.ino = 101;
+  REQUIRE(t.accounts.links().add_scanned_name(t.full[0], other).error().value == ENOSPC);
+  REQUIRE_FALSE(t.accounts.links().find(other.key));
+  REQUIRE(t.accounts.links().size() == 1);
+}
+
+TEST_CASE("a name can move even when there is no room for another") {
+  FullOfNames t(1);
+  FileRecord file;
+  t.accounts.file_found(file, t.full[0], file_stat(2));
+  const DirIndex to = t.add_dir();
+  t.accounts.name_moved(file, t.full[0], to, file_stat(2));
+  REQUIRE(t.accounts.tree().counters(to).rfiles == 1);
+  REQUIRE(t.accounts.tree().counters(t.full[0]).rfiles == 0);
+  REQUIRE(t.accounts.tree().counters(t.root).rfiles == 1);
+  REQUIRE_FALSE(t.accounts.tree().counters(to).suspect);
+}
+
+TEST_CASE("where one end of a move is not recorded, the other end is counted all the same") {
+  FullOfNames t(1);
+  FileRecord file;
+  t.accounts.file_found(file, t.full[0], file_stat(2));
+  const DirIndex unknown = t.add_dir();
+  t.accounts.name_moved(file, unknown, t.full[0], file_stat(2));
+  REQUIRE(t.accounts.tree().counters(unknown).suspect);
+  // Both names that full[0] has now are known: with the one gone, it still has the other.
+  t.accounts.name_removed(file, t.full[0], file_stat(2), false);
+  REQUIRE(t.accounts.tree().counters(t.full[0]).rfiles == 1);
 }
