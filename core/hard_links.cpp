@@ -346,7 +346,8 @@ void HardLinks::move_directory(DirIndex dir, DirIndex to, TimeNs ctime_ns) {
   move.new_end = visit_count_;
 
   move_totals(move);
-  if (move.totals.link_names != 0) correct_links(move);
+  // Within one directory no total changes.
+  if (move.new_end > 1 && move.totals.link_names != 0) correct_links(move);
 
   if (from != to) tree_.relink(dir, to);
   if (tree_.node(dir).suspect != 0) tree_.mark_suspect(to);

@@ -125,6 +125,23 @@ TEST_CASE("a directory takes along a hard-linked inode, which stays where it has
   REQUIRE(t.unique(t.a) == 8);
 }
 
+TEST_CASE("a directory renamed within its parent keeps every counter, also of hard-linked inodes") {
+  Fixture t;
+  t.accounts.name_added(t.file, t.deep, file_stat(1));
+  t.accounts.name_added(t.file, t.b, file_stat(2));
+  const uint64_t rgen = t.accounts.tree().counters(t.root).rgen;
+  t.accounts.dir_moved(t.deep, t.a, dir_stat(3));
+  for (const DirIndex dir : {t.deep, t.a, t.b, t.root}) {
+    REQUIRE(t.disk(dir) == 8);
+    REQUIRE(t.files(dir) == 1);
+    REQUIRE(t.unique(dir) == (dir == t.root ? 8 : 0));
+  }
+  REQUIRE(t.accounts.tree().counters(t.root).rgen > rgen);
+  t.accounts.name_removed(t.file, t.deep, file_stat(1), false);
+  REQUIRE(t.files(t.a) == 0);
+  REQUIRE(t.files(t.root) == 1);
+}
+
 TEST_CASE("names found by a scan count nowhere until they are folded, then as if linked") {
   Fixture t;
   auto& links = t.accounts.links();
