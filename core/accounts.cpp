@@ -173,10 +173,7 @@ void Accounts::dir_moved(DirIndex dir, DirIndex to, const FileStat& now) {
 }
 
 void Accounts::dir_observed(DirIndex dir, const FileStat& now, bool mutated) {
-  const DirNode& node = tree_.node(dir);
-  const bool differs = node.own_blocks != static_cast<uint32_t>(now.blocks.count) ||
-                       node.rctime_ns < clamp_to_now(now.ctime_ns);
-  if (differs || mutated) tree_.reconcile_own(dir, now);
+  tree_.reconcile_own(dir, now, mutated);
 }
 
 }  // namespace tally

@@ -68,6 +68,7 @@ Result<DirIndex> DirTree::take_node(const FileStat& stat) {
   if (!acquired) return acquired;
   DirNode& fresh = pool_[*acquired];
   fresh.own_blocks = static_cast<uint32_t>(stat.blocks.count);
+  fresh.own_ctime_low = static_cast<uint32_t>(stat.ctime_ns);
   fresh.disk_blocks = stat.blocks.count;
   fresh.unique_blocks = stat.blocks.count;
   fresh.rctime_ns = clamp_to_now(stat.ctime_ns);
@@ -244,9 +245,16 @@ void DirTree::add_entries(DirIndex dir, int64_t entries) {
   add_checked(dir, node(dir).files, entries);
 }
 
-void DirTree::reconcile_own(DirIndex dir, const FileStat& stat) {
-  const int64_t before = node(dir).own_blocks.exchange(static_cast<uint32_t>(stat.blocks.count));
-  const Blocks change = {stat.blocks.count - before};
+void DirTree::reconcile_own(DirIndex dir, const FileStat& stat, bool mutated) {
+  DirNode& n = node(dir);
+  const Blocks change = {stat.blocks.count - n.own_blocks};
+  const auto ctime_low = static_cast<uint32_t>(stat.ctime_ns);
+  // Two conditions: a ctime in the future is newer than rctime for as long as it is in the future,
+  // and one that is older is covered by what was counted since.
+  const bool is_newer = ctime_low != n.own_ctime_low && n.rctime_ns < clamp_to_now(stat.ctime_ns);
+  n.own_ctime_low = ctime_low;
+  if (change.count == 0 && !is_newer && !mutated) return;
+  n.own_blocks = static_cast<uint32_t>(stat.blocks.count);
   apply(dir, {.disk = change, .unique = change}, stat.ctime_ns);
 }
 

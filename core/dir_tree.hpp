@@ -63,7 +63,8 @@ struct DirNode {
   std::atomic<uint32_t> files;
   std::atomic<uint32_t> subdirs;
   std::atomic<uint32_t> own_blocks;
-  std::atomic<uint32_t> link_names;  ///< names of hard-linked inodes in the subtree
+  std::atomic<uint32_t> own_ctime_low;  ///< the low bits of its own ctime, as last observed
+  std::atomic<uint32_t> link_names;     ///< names of hard-linked inodes in the subtree
   uint32_t first_child;
   uint32_t next_sibling;
   uint32_t previous_sibling;
@@ -114,9 +115,10 @@ class DirTree {
   void transfer(DirIndex from, DirIndex to, const Delta& delta, TimeNs ctime_ns)
       TALLY_EXCLUDES(lock_);
 
-  /// Accounts the directory's own blocks and ctime as just observed. The caller holds the
+  /// Accounts the directory's own blocks and ctime as just observed. `mutated`: it has changed even
+  /// if nothing observed differs; otherwise what is no news costs nothing. The caller holds the
   /// directory's inode lock, so that observations are applied in their order.
-  void reconcile_own(DirIndex dir, const FileStat& stat) TALLY_EXCLUDES(lock_);
+  void reconcile_own(DirIndex dir, const FileStat& stat, bool mutated) TALLY_EXCLUDES(lock_);
 
   [[nodiscard]] DirCounters counters(DirIndex dir) const;
   [[nodiscard]] DirIndex find(const FileKey& key) const;

@@ -1,6 +1,7 @@
 #include "core/dir_tree.hpp"
 
 #include <atomic>
+#include <chrono>
 #include <ctime>
 #include <thread>
 #include <vector>
@@ -190,11 +191,27 @@ TEST_CASE("a counter that would become negative makes its directories suspect an
 
 TEST_CASE("a directory's own blocks are counted as they were last observed") {
   SmallTree t;
-  t.tree.reconcile_own(t.leaf, dir_stat(3, 24, 6'000));
+  t.tree.reconcile_own(t.leaf, dir_stat(3, 24, 6'000), false);
   REQUIRE(t.tree.counters(t.leaf).rdisk.count == 24);
   REQUIRE(t.tree.counters(t.root).rdisk.count == 48);
   REQUIRE(t.tree.counters(t.root).runique.count == 48);
   REQUIRE(t.tree.counters(t.root).rctime_ns == 6'000);
+}
+
+TEST_CASE("a directory seen again is no change, even with a ctime in the future") {
+  SmallTree t;
+  const tally::TimeNs next_year_ns = (std::time(nullptr) + 31'556'952LL) * 1'000'000'000;
+  for (const tally::TimeNs ctime_ns : {tally::TimeNs{9'000}, next_year_ns}) {
+    const uint64_t before = t.tree.counters(t.root).rgen;
+    t.tree.reconcile_own(t.leaf, dir_stat(3, 8, ctime_ns), false);
+    const uint64_t changed = t.tree.counters(t.root).rgen;
+    REQUIRE(changed > before);
+    std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    t.tree.reconcile_own(t.leaf, dir_stat(3, 8, ctime_ns), false);
+    REQUIRE(t.tree.counters(t.root).rgen == changed);
+    t.tree.reconcile_own(t.leaf, dir_stat(3, 8, ctime_ns), true);
+    REQUIRE(t.tree.counters(t.root).rgen > changed);
+  }
 }
 
 TEST_CASE("a watched directory is reported once per watch, by a change anywhere below") {
