@@ -51,15 +51,13 @@ void Accounts::name_added(FileRecord& file, DirIndex dir, const FileStat& now) {
     // not unique any more.
     tree_.mark_suspect(file.dir);
     tree_.mark_suspect(dir);
-    tree_.add_entries(dir, +1);
-    tree_.apply(dir, {}, now.ctime_ns);
+    tree_.apply(dir, {}, now.ctime_ns, +1);
   } else {
     forget_former_inode(now);
     file.key = now.key;
     file.dir = dir;
     remember(file, now);
-    tree_.add_entries(dir, +1);
-    tree_.apply(dir, counted(file), now.ctime_ns);
+    tree_.apply(dir, counted(file), now.ctime_ns, +1);
   }
   remember(file, now);
 }
@@ -81,8 +79,7 @@ void Accounts::name_removed(FileRecord& file, DirIndex dir, const FileStat& now,
     }
   } else {
     if (file.dir != dir) tree_.mark_suspect(dir);
-    tree_.add_entries(dir, -1);
-    tree_.apply(dir, file.dir == dir ? -counted(file) : Delta{}, now.ctime_ns);
+    tree_.apply(dir, file.dir == dir ? -counted(file) : Delta{}, now.ctime_ns, -1);
     if (file.dir == dir) file.dir = {};
   }
   if (now.nlink == 0) forget_lost_names(file, now);
@@ -99,8 +96,7 @@ void Accounts::forget_lost_names(FileRecord& file, const FileStat& now) {
   }
   if (!file.dir) return;
   tree_.mark_suspect(file.dir);
-  tree_.add_entries(file.dir, -1);
-  tree_.apply(file.dir, -counted(file), now.ctime_ns);
+  tree_.apply(file.dir, -counted(file), now.ctime_ns, -1);
   file.dir = {};
 }
 
@@ -109,8 +105,6 @@ void Accounts::name_moved(FileRecord& file, DirIndex from, DirIndex to, const Fi
     links_.move_name(file.link, from, to, now);
     remember(file, now);
   } else {
-    tree_.add_entries(from, -1);
-    tree_.add_entries(to, +1);
     const bool is_counted_here = file.dir == from;
     tree_.transfer(from, to, is_counted_here ? counted(file) : Delta{}, now.ctime_ns);
     if (is_counted_here) {

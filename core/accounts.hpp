@@ -72,7 +72,9 @@ class Accounts {
   /// held.
   void dir_removed(DirIndex dir);
 
-  /// A directory, with all that is in it, moved from its parent to `to` (perhaps the same).
+  /// A directory, with all that is in it, moved from its parent to `to` (perhaps the same). If by
+  /// our accounts `to` is below the directory, or either is removed, something moved behind our
+  /// back: both ends become suspect and nothing moves.
   void dir_moved(DirIndex dir, DirIndex to, const FileStat& now);
 
   /// The directory's own blocks, ctime or attributes may have changed.

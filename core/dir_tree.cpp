@@ -107,7 +107,7 @@ void DirTree::link_child(DirIndex parent, DirIndex dir) {
   child.next_sibling = above.first_child;
   if (above.first_child != 0) node({above.first_child}).previous_sibling = dir.value;
   above.first_child = dir.value;
-  add_checked(parent, above.subdirs, +1);
+  above.subdirs.fetch_add(1);
 }
 
 void DirTree::unlink_child(DirIndex parent, DirIndex dir) {
@@ -119,13 +119,11 @@ void DirTree::unlink_child(DirIndex parent, DirIndex dir) {
     node(parent).first_child = child.next_sibling;
   }
   if (child.next_sibling != 0) node({child.next_sibling}).previous_sibling = child.previous_sibling;
-  child.parent = 0;
-  child.next_sibling = 0;
-  child.previous_sibling = 0;
   add_checked(parent, node(parent).subdirs, -1);
 }
 
 void DirTree::relink(DirIndex dir, DirIndex new_parent) {
+  // At no moment without a parent: that is read without the lock, too.
   unlink_child(parent(dir), dir);
   link_child(new_parent, dir);
 }
@@ -144,6 +142,7 @@ void DirTree::remove(DirIndex dir) {
   assert(node(dir).first_child == 0);
   const DirIndex above = parent(dir);
   unlink_child(above, dir);
+  node(dir).parent = 0;
   apply_upwards(above, {}, -totals(dir), 0);
   keys_.erase(keys_.key_of(dir.value), dir.value);
   size_.fetch_sub(1);
@@ -182,7 +181,7 @@ template <class Counter>
 void DirTree::add_checked(DirIndex dir, std::atomic<Counter>& counter, int64_t amount) {
   if (amount == 0) return;
   const auto before = static_cast<int64_t>(counter.fetch_add(static_cast<Counter>(amount)));
-  if (before + amount < 0) mark_suspect(dir);
+  if (before + amount < 0) suspect_upwards(dir);
 }
 
 void DirTree::add(DirIndex dir, const Delta& delta, TimeNs ctime_ns) {
@@ -209,9 +208,10 @@ void DirTree::apply_upwards(DirIndex dir, DirIndex end, const Delta& delta, Time
     add(dir, delta, ctime_ns);
 }
 
-void DirTree::apply(DirIndex dir, const Delta& delta, TimeNs ctime_ns) {
+void DirTree::apply(DirIndex dir, const Delta& delta, TimeNs ctime_ns, int64_t entries) {
   const TimeNs clamped_ns = clamp_to_now(ctime_ns);
   ReaderLock lock(lock_);
+  add_entries(dir, entries);
   // The record of a file that moved behind our back may name a directory that has gone since.
   if (!is_attached(dir)) return;
   apply_upwards(dir, {}, delta, clamped_ns);
@@ -220,8 +220,9 @@ void DirTree::apply(DirIndex dir, const Delta& delta, TimeNs ctime_ns) {
 void DirTree::transfer(DirIndex from, DirIndex to, const Delta& delta, TimeNs ctime_ns) {
   const TimeNs clamped_ns = clamp_to_now(ctime_ns);
   ReaderLock lock(lock_);
-  if (!is_attached(from) || !is_attached(to)) return;
   const DirIndex common = lowest_common_ancestor(from, to);
+  add_entries(from, -1);
+  add_entries(to, +1);
   apply_upwards(from, common, -delta, clamped_ns);
   apply_upwards(to, common, delta, clamped_ns);
   apply_upwards(common, {}, {}, clamped_ns);
@@ -239,6 +240,12 @@ DirIndex DirTree::lowest_common_ancestor(DirIndex a, DirIndex b) const {
     b = parent(b);
   }
   return a;
+}
+
+bool DirTree::is_at_or_below(DirIndex dir, DirIndex ancestor) const {
+  while (dir && dir != ancestor)
+    dir = parent(dir);
+  return bool{dir};
 }
 
 void DirTree::add_entries(DirIndex dir, int64_t entries) {
@@ -275,6 +282,11 @@ DirCounters DirTree::counters(DirIndex dir) const {
 DirIndex DirTree::find(const FileKey& key) const { return {keys_.find(key)}; }
 
 void DirTree::mark_suspect(DirIndex dir) {
+  ReaderLock lock(lock_);
+  suspect_upwards(dir);
+}
+
+void DirTree::suspect_upwards(DirIndex dir) {
   for (; dir; dir = parent(dir))
     node(dir).suspect = 1;
 }

@@ -108,10 +108,13 @@ class DirTree {
 
   /// Applies a change to `dir` and all its ancestors, raises their rctime to `ctime_ns` (clamped to
   /// now) and their rgen, and reports those that are watched. Nothing if `dir` is removed.
-  void apply(DirIndex dir, const Delta& delta, TimeNs ctime_ns) TALLY_EXCLUDES(lock_);
+  /// `dir` itself has `entries` more non-directories.
+  void apply(DirIndex dir, const Delta& delta, TimeNs ctime_ns, int64_t entries = 0)
+      TALLY_EXCLUDES(lock_);
 
-  /// Applies a change that leaves `from` for `to`: a file renamed. Directories that have both below
-  /// them keep their counters throughout.
+  /// A non-directory is renamed: one of `from`'s entries is now one of `to`'s, and the change
+  /// leaves the one for the other. Directories that have both below them keep their counters
+  /// throughout.
   void transfer(DirIndex from, DirIndex to, const Delta& delta, TimeNs ctime_ns)
       TALLY_EXCLUDES(lock_);
 
@@ -139,7 +142,7 @@ class DirTree {
   [[nodiscard]] uint32_t index_max() const { return pool_.capacity(); }
 
   /// A counter of `dir` may be wrong: it and all its ancestors say so from now on.
-  void mark_suspect(DirIndex dir);
+  void mark_suspect(DirIndex dir) TALLY_EXCLUDES(lock_);
 
   /// From now on the first change of `dir` or below reports `watcher` (not 0) once to the StaleList
   /// and ends the watch. Call it before reading the counters that somebody will remember.
@@ -165,7 +168,14 @@ class DirTree {
   [[nodiscard]] Delta totals(DirIndex dir) const;
 
   /// Counts `entries` non-directories more directly in `dir`.
-  void add_entries(DirIndex dir, int64_t entries);
+  void add_entries(DirIndex dir, int64_t entries) TALLY_REQUIRES_SHARED(lock_);
+
+  /// mark_suspect() for who holds the lock.
+  void suspect_upwards(DirIndex dir) TALLY_REQUIRES_SHARED(lock_);
+
+  /// Whether `dir` is `ancestor` or below it.
+  [[nodiscard]] bool is_at_or_below(DirIndex dir, DirIndex ancestor) const
+      TALLY_REQUIRES_SHARED(lock_);
 
   /// Takes a directory without children, and whatever is still counted in it, out of the tree and
   /// of all its ancestors.
@@ -189,7 +199,8 @@ class DirTree {
   void apply_upwards(DirIndex dir, DirIndex end, const Delta& delta, TimeNs ctime_ns)
       TALLY_REQUIRES_SHARED(lock_);
   template <class Counter>
-  void add_checked(DirIndex dir, std::atomic<Counter>& counter, int64_t amount);
+  void add_checked(DirIndex dir, std::atomic<Counter>& counter, int64_t amount)
+      TALLY_REQUIRES_SHARED(lock_);
 
   /// Removed directories that somebody still has open; more of them cost room for others.
   static constexpr uint32_t removed_max = 1 << 14;

@@ -220,7 +220,7 @@ void HardLinks::add_name(LinkIndex link, DirIndex dir, const FileStat& now) {
   if (record(link, dir)) {
     visit_upwards(dir, 0, +1);
   } else {
-    tree_.mark_suspect(dir);
+    tree_.suspect_upwards(dir);
   }
   settle(link, now);
 }
@@ -233,7 +233,7 @@ uint32_t HardLinks::remove_name(LinkIndex link, DirIndex dir, const FileStat& no
   if (unrecord(link, dir)) {
     visit_upwards(dir, 0, -1);
   } else {
-    tree_.mark_suspect(dir);
+    tree_.suspect_upwards(dir);
   }
   settle(link, now);
   return links_[link].names;
@@ -250,12 +250,12 @@ void HardLinks::move_name(LinkIndex link, DirIndex from, DirIndex to, const File
     if (unrecord(link, from)) {
       visit_upwards(from, 0, -1);
     } else {
-      tree_.mark_suspect(from);
+      tree_.suspect_upwards(from);
     }
     if (record(link, to)) {
       visit_upwards(to, 0, +1);
     } else {
-      tree_.mark_suspect(to);
+      tree_.suspect_upwards(to);
     }
   }
   settle(link, now);
@@ -274,7 +274,7 @@ void HardLinks::forget_names_of(LinkIndex link, const FileStat& now) {
   visit_names(link);
   while (const NameIndex name = links_[link].first_name) {
     const DirIndex dir = names_[name].dir;
-    tree_.mark_suspect(dir);
+    tree_.suspect_upwards(dir);
     tree_.add_entries(dir, -1);
     if (unrecord(link, dir)) visit_upwards(dir, 0, -1);
   }
@@ -287,7 +287,7 @@ void HardLinks::remove_directory(DirIndex dir) {
   const DirIndex above = tree_.parent(dir);
   if (!above) return;
   const DirNode& removed = tree_.node(dir);
-  if (removed.first_child != 0 || removed.files != 0) tree_.mark_suspect(above);
+  if (removed.first_child != 0 || removed.files != 0) tree_.suspect_upwards(above);
   DirIndex leaf;
   do {
     leaf = dir;
@@ -334,6 +334,12 @@ void HardLinks::move_directory(DirIndex dir, DirIndex to, TimeNs ctime_ns) {
   // Not every filesystem moves the ctime of what is renamed, but all below is new to the new place.
   const TimeNs newest_ns = std::max<TimeNs>(clamp_to_now(ctime_ns), tree_.node(dir).rctime_ns);
   const DirIndex from = tree_.parent(dir);
+  if (!from || !tree_.is_attached(to) || tree_.is_at_or_below(to, dir)) {
+    // Something was moved or removed behind our back, and it stays counted where it was.
+    tree_.suspect_upwards(from);
+    tree_.suspect_upwards(to);
+    return;
+  }
   const DirIndex common = tree_.lowest_common_ancestor(from, to);
 
   visit_count_ = 0;
@@ -350,7 +356,7 @@ void HardLinks::move_directory(DirIndex dir, DirIndex to, TimeNs ctime_ns) {
   if (move.new_end > 1 && move.totals.link_names != 0) correct_links(move);
 
   if (from != to) tree_.relink(dir, to);
-  if (tree_.node(dir).suspect != 0) tree_.mark_suspect(to);
+  if (tree_.node(dir).suspect != 0) tree_.suspect_upwards(to);
   for (uint32_t i = 0; i < move.new_end; ++i)
     tree_.add(visits_[i].dir, visits_[i].delta, newest_ns);
   for (DirIndex d = common; d; d = tree_.parent(d))

@@ -91,11 +91,6 @@ void Filesystem::account_moved(Inode& inode, const Inode& from, const Inode& to,
   }
   if (!inode.dir) return suspect(to);
   if (!to.dir) return suspect(from);
-  // The tree may show a directory where it was before somebody moved it behind our back; a move
-  // must not make a circle of it.
-  for (DirIndex above = to.dir; above; above = accounts_.tree().parent(above)) {
-    if (above == inode.dir) return suspect(to);
-  }
   accounts_.dir_moved(inode.dir, to.dir, now);
 }
 

@@ -152,7 +152,7 @@ TEST_CASE("a node is used again when its directory is removed and nobody holds i
 
 TEST_CASE("the node of a directory that was removed with files in it is not used again") {
   SmallTree t;
-  t.tree.add_entries(t.leaf, 1);
+  t.tree.apply(t.leaf, {}, 0, +1);
   remove(t.tree, t.leaf);
   t.tree.release(t.leaf);
   REQUIRE(t.tree.nodes_held() == 4);
@@ -163,15 +163,16 @@ TEST_CASE("nothing is inserted below a removed directory, nor counted in it") {
   remove(t.tree, t.leaf);
   REQUIRE(t.tree.insert(t.leaf, dir_stat(9)).error().value == ESTALE);
   t.tree.apply(t.leaf, one_file, 0);
-  t.tree.transfer(t.other, t.leaf, one_file, 0);
   REQUIRE(t.tree.counters(t.leaf).rfiles == 0);
   REQUIRE_FALSE(t.tree.counters(t.root).suspect);
 }
 
 TEST_CASE("what is transferred is missing from no common ancestor and moves between the others") {
   SmallTree t;
-  t.tree.apply(t.leaf, one_file, 0);
+  t.tree.apply(t.leaf, one_file, 0, +1);
   t.tree.transfer(t.leaf, t.other, one_file, 7'000);
+  REQUIRE(t.tree.counters(t.leaf).files == 0);
+  REQUIRE(t.tree.counters(t.other).files == 1);
   REQUIRE(t.tree.counters(t.leaf).rfiles == 0);
   REQUIRE(t.tree.counters(t.middle).rbytes.count == 0);
   REQUIRE(t.tree.counters(t.other).rbytes.count == 100);

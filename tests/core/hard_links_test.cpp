@@ -179,6 +179,32 @@ TEST_CASE("a suspect directory makes its new ancestors suspect when it moves") {
   REQUIRE(t.accounts.tree().counters(t.b).suspect);
 }
 
+TEST_CASE("a directory that would move below itself stays where it is, and all of it is suspect") {
+  Fixture t;
+  t.accounts.name_added(t.file, t.deep, file_stat(1));
+  for (const DirIndex to : {t.deep, t.a}) {
+    t.accounts.dir_moved(t.a, to, dir_stat(2));
+    REQUIRE(t.accounts.tree().parent(t.a) == t.root);
+    REQUIRE(t.accounts.tree().parent(t.deep) == t.a);
+    REQUIRE(t.disk(t.root) == 8);
+  }
+  for (const DirIndex dir : {t.deep, t.a, t.root})
+    REQUIRE(t.accounts.tree().counters(dir).suspect);
+  REQUIRE_FALSE(t.accounts.tree().counters(t.b).suspect);
+}
+
+TEST_CASE("a directory moves neither from nor to where it was removed behind our back") {
+  Fixture t;
+  t.accounts.dir_removed(t.deep);
+  t.accounts.dir_moved(t.deep, t.b, dir_stat(3));
+  REQUIRE(t.accounts.tree().counters(t.b).suspect);
+  REQUIRE(t.accounts.tree().counters(t.b).rsubdirs == 0);
+  t.accounts.dir_moved(t.b, t.deep, dir_stat(4));
+  REQUIRE(t.accounts.tree().parent(t.b) == t.root);
+  REQUIRE(t.accounts.tree().counters(t.root).suspect);
+  REQUIRE(t.accounts.tree().counters(t.root).rsubdirs == 2);
+}
+
 TEST_CASE("a directory removed behind our back takes its names of hard-linked inodes along") {
   Fixture t;
   t.accounts.name_added(t.file, t.b, file_stat(1));
