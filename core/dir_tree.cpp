@@ -194,6 +194,7 @@ void DirTree::add(DirIndex dir, const Delta& delta, TimeNs ctime_ns) {
   add_checked(dir, n.link_names, delta.link_names);
   raise_to(n.rctime_ns, ctime_ns);
   n.rgen.fetch_add(1);
+  if (delta.bytes.count == 0) return;
   // All of these are sequentially consistent, as are watch() and counters(): either this sees the
   // watcher, or whoever reads the counters after setting it sees this change.
   if (n.watcher.load() == 0 || stale_ == nullptr) return;

@@ -144,8 +144,9 @@ class DirTree {
   /// A counter of `dir` may be wrong: it and all its ancestors say so from now on.
   void mark_suspect(DirIndex dir) TALLY_EXCLUDES(lock_);
 
-  /// From now on the first change of `dir` or below reports `watcher` (not 0) once to the StaleList
-  /// and ends the watch. Call it before reading the counters that somebody will remember.
+  /// From now on the first change of `dir`'s rbytes, the only counter that shows in attributes,
+  /// reports `watcher` (not 0) once to the StaleList and ends the watch. Call it before reading the
+  /// counters that somebody will remember.
   void watch(DirIndex dir, uint64_t watcher);
 
   // What HardLinks and the scanner build on.

@@ -215,18 +215,19 @@ TEST_CASE("a directory seen again is no change, even with a ctime in the future"
   }
 }
 
-TEST_CASE("a watched directory is reported once per watch, by a change anywhere below") {
+TEST_CASE(
+    "a watched directory is reported once per watch, by bytes that come or go anywhere below") {
   StaleList stale(8);
   SmallTree t(&stale);
   t.tree.watch(t.root, 77);
-  t.tree.apply(t.other, {}, 0);
-  t.tree.apply(t.leaf, {}, 0);
+  t.tree.apply(t.other, one_file, 0);
+  t.tree.apply(t.leaf, one_file, 0);
   uint64_t watcher = 0;
   REQUIRE(stale.pop(watcher));
   REQUIRE(watcher == 77);
   REQUIRE_FALSE(stale.pop(watcher));
   t.tree.watch(t.root, 77);
-  t.tree.apply(t.leaf, {}, 0);
+  t.tree.apply(t.leaf, one_file, 0);
   REQUIRE(stale.pop(watcher));
 }
 
@@ -236,13 +237,25 @@ TEST_CASE("a watch that finds the list full is kept for the next change") {
   REQUIRE(stale.push(1));
   REQUIRE(stale.push(2));
   t.tree.watch(t.other, 77);
-  t.tree.apply(t.other, {}, 0);
+  t.tree.apply(t.other, one_file, 0);
   uint64_t watcher = 0;
   while (stale.pop(watcher))
     REQUIRE(watcher != 77);
-  t.tree.apply(t.other, {}, 0);
+  t.tree.apply(t.other, one_file, 0);
   REQUIRE(stale.pop(watcher));
   REQUIRE(watcher == 77);
+}
+
+TEST_CASE("a change that no size shows is reported to nobody") {
+  StaleList stale(8);
+  SmallTree t(&stale);
+  t.tree.watch(t.root, 77);
+  t.tree.apply(t.leaf, {}, 5'000);
+  t.tree.apply(t.leaf, {.disk = {8}, .unique = {8}, .files = 1}, 6'000, +1);
+  uint64_t watcher = 0;
+  REQUIRE_FALSE(stale.pop(watcher));
+  t.tree.apply(t.leaf, {.bytes = {-1}}, 6'000);
+  REQUIRE(stale.pop(watcher));
 }
 
 TEST_CASE("deltas of many threads all arrive, while others insert and remove directories") {
