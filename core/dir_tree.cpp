@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cassert>
 #include <ctime>
+#include <type_traits>
 
 namespace tally {
 
@@ -18,6 +19,12 @@ void raise_to(std::atomic<int64_t>& newest, TimeNs candidate) {
   TimeNs seen = newest.load();
   while (seen < candidate && !newest.compare_exchange_weak(seen, candidate)) {
   }
+}
+
+/// A counter as the signed number that it is: below 0 after an underflow.
+template <class Counter>
+int64_t signed_count(Counter count) {
+  return static_cast<std::make_signed_t<Counter>>(count);
 }
 
 uint32_t depth_of(const DirTree& tree, DirIndex dir) {
@@ -180,7 +187,7 @@ void DirTree::give_back(DirIndex dir) {
 template <class Counter>
 void DirTree::add_checked(DirIndex dir, std::atomic<Counter>& counter, int64_t amount) {
   if (amount == 0) return;
-  const auto before = static_cast<int64_t>(counter.fetch_add(static_cast<Counter>(amount)));
+  const int64_t before = signed_count(counter.fetch_add(static_cast<Counter>(amount)));
   if (before + amount < 0) suspect_upwards(dir);
 }
 
@@ -273,8 +280,8 @@ DirCounters DirTree::counters(DirIndex dir) const {
           .runique = {n.unique_blocks},
           .rfiles = n.rfiles,
           .rsubdirs = n.rsubdirs,
-          .files = n.files,
-          .subdirs = n.subdirs,
+          .files = signed_count(n.files.load()),
+          .subdirs = signed_count(n.subdirs.load()),
           .rctime_ns = n.rctime_ns,
           .rgen = n.rgen,
           .suspect = n.suspect != 0};

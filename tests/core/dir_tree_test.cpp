@@ -188,6 +188,9 @@ TEST_CASE("a counter that would become negative makes its directories suspect an
   REQUIRE(t.tree.counters(t.leaf).suspect);
   REQUIRE_FALSE(t.tree.counters(t.other).suspect);
   REQUIRE(t.tree.counters(t.leaf).rbytes.count == -100);
+  t.tree.apply(t.leaf, {}, 0, -1);
+  REQUIRE(t.tree.counters(t.leaf).files == -1);
+  REQUIRE(t.tree.counters(t.leaf).entries() == -1);
 }
 
 TEST_CASE("a directory's own blocks are counted as they were last observed") {
