@@ -2,7 +2,23 @@
 
 #include <fcntl.h>
 
+#include <limits>
+
 namespace tally {
+
+namespace {
+
+/// Beyond what 64 bits hold, the earliest or the latest time that they do.
+TimeNs to_ns(const statx_timestamp& time) {
+  constexpr int64_t ns_per_s = 1'000'000'000;
+  TimeNs result;
+  if (!__builtin_mul_overflow(time.tv_sec, ns_per_s, &result) &&
+      !__builtin_add_overflow(result, time.tv_nsec, &result))
+    return result;
+  return time.tv_sec < 0 ? std::numeric_limits<TimeNs>::min() : std::numeric_limits<TimeNs>::max();
+}
+
+}  // namespace
 
 FileStat FileStat::from(const struct statx& stx) {
   return FileStat{
@@ -11,7 +27,7 @@ FileStat FileStat::from(const struct statx& stx) {
       .nlink = stx.stx_nlink,
       .size = {static_cast<int64_t>(stx.stx_size)},
       .blocks = {static_cast<int64_t>(stx.stx_blocks)},
-      .ctime_ns = stx.stx_ctime.tv_sec * 1'000'000'000 + stx.stx_ctime.tv_nsec,
+      .ctime_ns = to_ns(stx.stx_ctime),
   };
 }
 
