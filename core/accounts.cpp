@@ -47,18 +47,27 @@ void Accounts::name_added(FileRecord& file, DirIndex dir, const FileStat& now) {
   if (file.link) {
     links_.add_name(file.link, dir, now);
   } else if (counted_in_one_directory(file)) {
-    // No room to follow one more hard-linked inode: it is counted once, where it was.
+    // No room to follow one more hard-linked inode: it is counted once, where it was. There it is
+    // not unique any more.
+    tree_.mark_suspect(file.dir);
     tree_.mark_suspect(dir);
-    tree_.add_entries(dir, +1);
-    tree_.apply(dir, {}, now.ctime_ns);
+    tree_.apply(dir, {}, now.ctime_ns, +1);
   } else {
+    forget_former_inode(now);
     file.key = now.key;
     file.dir = dir;
     remember(file, now);
-    tree_.add_entries(dir, +1);
-    tree_.apply(dir, counted(file), now.ctime_ns);
+    tree_.apply(dir, counted(file), now.ctime_ns, +1);
   }
   remember(file, now);
+}
+
+/// What is still counted under the number of an inode that is new: its names went behind our back.
+void Accounts::forget_former_inode(const FileStat& now) {
+  const LinkIndex former = links_.find(now.key);
+  if (!former) return;
+  links_.forget_names_of(former, {.key = now.key, .ctime_ns = now.ctime_ns});
+  static_cast<void>(links_.drop(former));
 }
 
 void Accounts::name_removed(FileRecord& file, DirIndex dir, const FileStat& now, bool still_open) {
@@ -70,12 +79,25 @@ void Accounts::name_removed(FileRecord& file, DirIndex dir, const FileStat& now,
     }
   } else {
     if (file.dir != dir) tree_.mark_suspect(dir);
-    tree_.add_entries(dir, -1);
-    tree_.apply(dir, file.dir == dir ? -counted(file) : Delta{}, now.ctime_ns);
+    tree_.apply(dir, file.dir == dir ? -counted(file) : Delta{}, now.ctime_ns, -1);
     if (file.dir == dir) file.dir = {};
   }
+  if (now.nlink == 0) forget_lost_names(file, now);
   remember(file, now);
   if (now.nlink == 0 && still_open) orphan_opened(file, now);
+}
+
+/// The inode has no name any more: what is still counted of it went behind our back.
+void Accounts::forget_lost_names(FileRecord& file, const FileStat& now) {
+  if (file.link) {
+    links_.forget_names_of(file.link, now);
+    file.dir = links_.drop(file.link);
+    file.link = {};
+  }
+  if (!file.dir) return;
+  tree_.mark_suspect(file.dir);
+  tree_.apply(file.dir, -counted(file), now.ctime_ns, -1);
+  file.dir = {};
 }
 
 void Accounts::name_moved(FileRecord& file, DirIndex from, DirIndex to, const FileStat& now) {
@@ -83,11 +105,15 @@ void Accounts::name_moved(FileRecord& file, DirIndex from, DirIndex to, const Fi
     links_.move_name(file.link, from, to, now);
     remember(file, now);
   } else {
-    if (file.dir != from) tree_.mark_suspect(from);
-    tree_.add_entries(from, -1);
-    tree_.add_entries(to, +1);
-    if (counted_in_one_directory(file)) tree_.transfer(file.dir, to, counted(file), now.ctime_ns);
-    file.dir = to;
+    const bool is_counted_here = file.dir == from;
+    tree_.transfer(from, to, is_counted_here ? counted(file) : Delta{}, now.ctime_ns);
+    if (is_counted_here) {
+      file.dir = to;
+    } else {
+      // Another name is what is counted, or none.
+      tree_.mark_suspect(from);
+      tree_.mark_suspect(to);
+    }
     file_observed(file, now, false);
   }
 }
@@ -133,10 +159,7 @@ Result<DirIndex> Accounts::dir_created(DirIndex parent, const FileStat& now) {
   return dir;
 }
 
-void Accounts::dir_removed(DirIndex dir) {
-  links_.forget_names_in(dir);
-  tree_.remove(dir);
-}
+void Accounts::dir_removed(DirIndex dir) { links_.remove_directory(dir); }
 
 void Accounts::dir_moved(DirIndex dir, DirIndex to, const FileStat& now) {
   links_.move_directory(dir, to, now.ctime_ns);
@@ -144,10 +167,7 @@ void Accounts::dir_moved(DirIndex dir, DirIndex to, const FileStat& now) {
 }
 
 void Accounts::dir_observed(DirIndex dir, const FileStat& now, bool mutated) {
-  const DirNode& node = tree_.node(dir);
-  const bool differs = node.own_blocks != static_cast<uint32_t>(now.blocks.count) ||
-                       node.rctime_ns < clamp_to_now(now.ctime_ns);
-  if (differs || mutated) tree_.reconcile_own(dir, now);
+  tree_.reconcile_own(dir, now, mutated);
 }
 
 }  // namespace tally

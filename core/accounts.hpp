@@ -46,6 +46,7 @@ class Accounts {
 
   /// A name of the inode in `dir` is gone, by unlink or by being renamed over. `still_open`: some
   /// handle of ours keeps the inode alive, so that it becomes an orphan if that was its last name.
+  /// Names that are counted although none is left go, too, and make their directories suspect.
   void name_removed(FileRecord& file, DirIndex dir, const FileStat& now, bool still_open);
 
   /// A name of the inode moved from one directory to another (or within one).
@@ -66,10 +67,14 @@ class Accounts {
   Result<DirIndex> dir_created(DirIndex parent, const FileStat& now);
   [[nodiscard]] bool has_room_for_directory() const;
 
-  /// rmdir, or a directory renamed over. Release the node when nobody reads it any more.
+  /// rmdir, or a directory renamed over. What is still counted in it goes with it, and makes its
+  /// parent suspect. Nothing if it is removed already. The node stays readable as long as it is
+  /// held.
   void dir_removed(DirIndex dir);
 
-  /// A directory, with all that is in it, moved from its parent to `to` (perhaps the same).
+  /// A directory, with all that is in it, moved from its parent to `to` (perhaps the same). If by
+  /// our accounts `to` is below the directory, or either is removed, something moved behind our
+  /// back: both ends become suspect and nothing moves.
   void dir_moved(DirIndex dir, DirIndex to, const FileStat& now);
 
   /// The directory's own blocks, ctime or attributes may have changed.
@@ -80,6 +85,8 @@ class Accounts {
 
  private:
   void leave_orphans(FileRecord& file);
+  void forget_lost_names(FileRecord& file, const FileStat& now);
+  void forget_former_inode(const FileStat& now);
 
   DirTree tree_;
   HardLinks links_;

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cassert>
 #include <ctime>
+#include <type_traits>
 
 namespace tally {
 
@@ -18,6 +19,12 @@ void raise_to(std::atomic<int64_t>& newest, TimeNs candidate) {
   TimeNs seen = newest.load();
   while (seen < candidate && !newest.compare_exchange_weak(seen, candidate)) {
   }
+}
+
+/// A counter as the signed number that it is: below 0 after an underflow.
+template <class Counter>
+int64_t signed_count(Counter count) {
+  return static_cast<std::make_signed_t<Counter>>(count);
 }
 
 uint32_t depth_of(const DirTree& tree, DirIndex dir) {
@@ -68,6 +75,7 @@ Result<DirIndex> DirTree::take_node(const FileStat& stat) {
   if (!acquired) return acquired;
   DirNode& fresh = pool_[*acquired];
   fresh.own_blocks = static_cast<uint32_t>(stat.blocks.count);
+  fresh.own_ctime_low = static_cast<uint32_t>(stat.ctime_ns);
   fresh.disk_blocks = stat.blocks.count;
   fresh.unique_blocks = stat.blocks.count;
   fresh.rctime_ns = clamp_to_now(stat.ctime_ns);
@@ -80,7 +88,10 @@ Result<DirIndex> DirTree::take_node(const FileStat& stat) {
 
 Result<DirIndex> DirTree::insert(DirIndex parent, const FileStat& stat) {
   WriterLock lock(lock_);
-  return insert_scanned(parent, stat);
+  if (parent && !is_attached(parent)) return failure(ESTALE);
+  auto inserted = insert_scanned(parent, stat);
+  if (inserted) node(*inserted).holders = 1;
+  return inserted;
 }
 
 Result<DirIndex> DirTree::insert_scanned(DirIndex parent, const FileStat& stat) {
@@ -103,7 +114,7 @@ void DirTree::link_child(DirIndex parent, DirIndex dir) {
   child.next_sibling = above.first_child;
   if (above.first_child != 0) node({above.first_child}).previous_sibling = dir.value;
   above.first_child = dir.value;
-  add_checked(parent, above.subdirs, +1);
+  above.subdirs.fetch_add(1);
 }
 
 void DirTree::unlink_child(DirIndex parent, DirIndex dir) {
@@ -115,13 +126,11 @@ void DirTree::unlink_child(DirIndex parent, DirIndex dir) {
     node(parent).first_child = child.next_sibling;
   }
   if (child.next_sibling != 0) node({child.next_sibling}).previous_sibling = child.previous_sibling;
-  child.parent = 0;
-  child.next_sibling = 0;
-  child.previous_sibling = 0;
   add_checked(parent, node(parent).subdirs, -1);
 }
 
 void DirTree::relink(DirIndex dir, DirIndex new_parent) {
+  // At no moment without a parent: that is read without the lock, too.
   unlink_child(parent(dir), dir);
   link_child(new_parent, dir);
 }
@@ -137,15 +146,40 @@ Delta DirTree::totals(DirIndex dir) const {
 }
 
 void DirTree::remove(DirIndex dir) {
-  WriterLock lock(lock_);
+  assert(node(dir).first_child == 0);
   const DirIndex above = parent(dir);
   unlink_child(above, dir);
+  node(dir).parent = 0;
   apply_upwards(above, {}, -totals(dir), 0);
   keys_.erase(keys_.key_of(dir.value), dir.value);
   size_.fetch_sub(1);
+  if (node(dir).holders == 0) give_back(dir);
+}
+
+DirIndex DirTree::hold(const FileKey& key) {
+  // An inode number that is used again and again, behind our back, may make many holders of one
+  // node; far from an overflow the directory is rather not known.
+  constexpr uint16_t holders_max = 1 << 15;
+  ReaderLock lock(lock_);
+  const DirIndex dir = find(key);
+  if (!dir || node(dir).holders >= holders_max) return {};
+  node(dir).holders.fetch_add(1);
+  return dir;
 }
 
 void DirTree::release(DirIndex dir) {
+  // Removed directories get no new holders, and none is removed while this lock is held: so either
+  // the last holder gives the node back, or remove() does.
+  ReaderLock lock(lock_);
+  [[maybe_unused]] const uint16_t before = node(dir).holders.fetch_sub(1);
+  assert(before != 0);
+  if (before == 1 && !is_attached(dir)) give_back(dir);
+}
+
+/// The node of a removed directory is free for another one. Not if files were in it when it was
+/// removed, which then went behind our back: their records may still name it. Such a node is lost.
+void DirTree::give_back(DirIndex dir) {
+  if (node(dir).files != 0) return;
   [[maybe_unused]] const Status released = pool_.release(dir);
   assert(released);
 }
@@ -153,8 +187,8 @@ void DirTree::release(DirIndex dir) {
 template <class Counter>
 void DirTree::add_checked(DirIndex dir, std::atomic<Counter>& counter, int64_t amount) {
   if (amount == 0) return;
-  const auto before = static_cast<int64_t>(counter.fetch_add(static_cast<Counter>(amount)));
-  if (before + amount < 0) mark_suspect(dir);
+  const int64_t before = signed_count(counter.fetch_add(static_cast<Counter>(amount)));
+  if (before + amount < 0) suspect_upwards(dir);
 }
 
 void DirTree::add(DirIndex dir, const Delta& delta, TimeNs ctime_ns) {
@@ -167,6 +201,7 @@ void DirTree::add(DirIndex dir, const Delta& delta, TimeNs ctime_ns) {
   add_checked(dir, n.link_names, delta.link_names);
   raise_to(n.rctime_ns, ctime_ns);
   n.rgen.fetch_add(1);
+  if (delta.bytes.count == 0) return;
   // All of these are sequentially consistent, as are watch() and counters(): either this sees the
   // watcher, or whoever reads the counters after setting it sees this change.
   if (n.watcher.load() == 0 || stale_ == nullptr) return;
@@ -181,9 +216,12 @@ void DirTree::apply_upwards(DirIndex dir, DirIndex end, const Delta& delta, Time
     add(dir, delta, ctime_ns);
 }
 
-void DirTree::apply(DirIndex dir, const Delta& delta, TimeNs ctime_ns) {
+void DirTree::apply(DirIndex dir, const Delta& delta, TimeNs ctime_ns, int64_t entries) {
   const TimeNs clamped_ns = clamp_to_now(ctime_ns);
   ReaderLock lock(lock_);
+  add_entries(dir, entries);
+  // The record of a file that moved behind our back may name a directory that has gone since.
+  if (!is_attached(dir)) return;
   apply_upwards(dir, {}, delta, clamped_ns);
 }
 
@@ -191,6 +229,8 @@ void DirTree::transfer(DirIndex from, DirIndex to, const Delta& delta, TimeNs ct
   const TimeNs clamped_ns = clamp_to_now(ctime_ns);
   ReaderLock lock(lock_);
   const DirIndex common = lowest_common_ancestor(from, to);
+  add_entries(from, -1);
+  add_entries(to, +1);
   apply_upwards(from, common, -delta, clamped_ns);
   apply_upwards(to, common, delta, clamped_ns);
   apply_upwards(common, {}, {}, clamped_ns);
@@ -210,13 +250,26 @@ DirIndex DirTree::lowest_common_ancestor(DirIndex a, DirIndex b) const {
   return a;
 }
 
+bool DirTree::is_at_or_below(DirIndex dir, DirIndex ancestor) const {
+  while (dir && dir != ancestor)
+    dir = parent(dir);
+  return bool{dir};
+}
+
 void DirTree::add_entries(DirIndex dir, int64_t entries) {
   add_checked(dir, node(dir).files, entries);
 }
 
-void DirTree::reconcile_own(DirIndex dir, const FileStat& stat) {
-  const int64_t before = node(dir).own_blocks.exchange(static_cast<uint32_t>(stat.blocks.count));
-  const Blocks change = {stat.blocks.count - before};
+void DirTree::reconcile_own(DirIndex dir, const FileStat& stat, bool mutated) {
+  DirNode& n = node(dir);
+  const Blocks change = {stat.blocks.count - n.own_blocks};
+  const auto ctime_low = static_cast<uint32_t>(stat.ctime_ns);
+  // Two conditions: a ctime in the future is newer than rctime for as long as it is in the future,
+  // and one that is older is covered by what was counted since.
+  const bool is_newer = ctime_low != n.own_ctime_low && n.rctime_ns < clamp_to_now(stat.ctime_ns);
+  n.own_ctime_low = ctime_low;
+  if (change.count == 0 && !is_newer && !mutated) return;
+  n.own_blocks = static_cast<uint32_t>(stat.blocks.count);
   apply(dir, {.disk = change, .unique = change}, stat.ctime_ns);
 }
 
@@ -227,8 +280,8 @@ DirCounters DirTree::counters(DirIndex dir) const {
           .runique = {n.unique_blocks},
           .rfiles = n.rfiles,
           .rsubdirs = n.rsubdirs,
-          .files = n.files,
-          .subdirs = n.subdirs,
+          .files = signed_count(n.files.load()),
+          .subdirs = signed_count(n.subdirs.load()),
           .rctime_ns = n.rctime_ns,
           .rgen = n.rgen,
           .suspect = n.suspect != 0};
@@ -237,6 +290,11 @@ DirCounters DirTree::counters(DirIndex dir) const {
 DirIndex DirTree::find(const FileKey& key) const { return {keys_.find(key)}; }
 
 void DirTree::mark_suspect(DirIndex dir) {
+  ReaderLock lock(lock_);
+  suspect_upwards(dir);
+}
+
+void DirTree::suspect_upwards(DirIndex dir) {
   for (; dir; dir = parent(dir))
     node(dir).suspect = 1;
 }

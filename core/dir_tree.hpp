@@ -63,13 +63,15 @@ struct DirNode {
   std::atomic<uint32_t> files;
   std::atomic<uint32_t> subdirs;
   std::atomic<uint32_t> own_blocks;
-  std::atomic<uint32_t> suspect;
-  std::atomic<uint32_t> link_names;  ///< names of hard-linked inodes in the subtree
+  std::atomic<uint32_t> own_ctime_low;  ///< the low bits of its own ctime, as last observed
+  std::atomic<uint32_t> link_names;     ///< names of hard-linked inodes in the subtree
   uint32_t first_child;
   uint32_t next_sibling;
   uint32_t previous_sibling;
   uint32_t first_link_name;  ///< HardLinks: names of hard-linked inodes directly in this directory
   uint32_t scratch;          ///< HardLinks: this directory's place in the visit under way
+  std::atomic<uint16_t> holders;  ///< see DirTree::hold
+  std::atomic<uint8_t> suspect;
 };
 static_assert(sizeof(DirNode) <= 112, "with its KeyTable entry a directory takes 128 bytes");
 
@@ -88,33 +90,38 @@ class DirTree {
   explicit DirTree(uint32_t capacity, StaleList* stale = nullptr);
 
   /// Adds a directory below `parent` (null: it becomes the root), counting its own blocks in itself
-  /// only: the caller publishes them to the ancestors. EEXIST if that inode is in the tree already,
-  /// ENOSPC when the capacity is used up.
+  /// only: the caller publishes them to the ancestors, and holds the node. EEXIST if that inode is
+  /// in the tree already, ESTALE if `parent` no longer is, ENOSPC when the capacity is used up.
   Result<DirIndex> insert(DirIndex parent, const FileStat& stat) TALLY_EXCLUDES(lock_);
 
-  /// As insert(), for the scanner: without the lock. The caller is the only one that changes
-  /// `parent`'s list of children.
+  /// As insert(), for the scanner: without the lock, and nobody holds the node. The caller is the
+  /// only one that changes `parent`'s list of children.
   Result<DirIndex> insert_scanned(DirIndex parent, const FileStat& stat);
 
-  /// Takes a directory, and whatever is still counted in it, out of the tree and of all its
-  /// ancestors. Its node stays readable, and detached, until release().
-  void remove(DirIndex dir) TALLY_EXCLUDES(lock_);
+  /// The directory with this key, held: its node stays readable, even when the directory is removed
+  /// meanwhile, until release(). Null if there is none.
+  [[nodiscard]] DirIndex hold(const FileKey& key) TALLY_EXCLUDES(lock_);
 
-  /// Gives the node of a removed directory back.
-  void release(DirIndex dir);
+  /// Ends one insert() or hold(). A node that nobody holds is used again once its directory is
+  /// removed.
+  void release(DirIndex dir) TALLY_EXCLUDES(lock_);
 
   /// Applies a change to `dir` and all its ancestors, raises their rctime to `ctime_ns` (clamped to
-  /// now) and their rgen, and reports those that are watched.
-  void apply(DirIndex dir, const Delta& delta, TimeNs ctime_ns) TALLY_EXCLUDES(lock_);
+  /// now) and their rgen, and reports those that are watched. Nothing if `dir` is removed.
+  /// `dir` itself has `entries` more non-directories.
+  void apply(DirIndex dir, const Delta& delta, TimeNs ctime_ns, int64_t entries = 0)
+      TALLY_EXCLUDES(lock_);
 
-  /// Applies a change that leaves `from` for `to`: a file renamed. Directories that have both below
-  /// them keep their counters throughout.
+  /// A non-directory is renamed: one of `from`'s entries is now one of `to`'s, and the change
+  /// leaves the one for the other. Directories that have both below them keep their counters
+  /// throughout.
   void transfer(DirIndex from, DirIndex to, const Delta& delta, TimeNs ctime_ns)
       TALLY_EXCLUDES(lock_);
 
-  /// Accounts the directory's own blocks and ctime as just observed. The caller holds the
+  /// Accounts the directory's own blocks and ctime as just observed. `mutated`: it has changed even
+  /// if nothing observed differs; otherwise what is no news costs nothing. The caller holds the
   /// directory's inode lock, so that observations are applied in their order.
-  void reconcile_own(DirIndex dir, const FileStat& stat) TALLY_EXCLUDES(lock_);
+  void reconcile_own(DirIndex dir, const FileStat& stat, bool mutated) TALLY_EXCLUDES(lock_);
 
   [[nodiscard]] DirCounters counters(DirIndex dir) const;
   [[nodiscard]] DirIndex find(const FileKey& key) const;
@@ -135,10 +142,11 @@ class DirTree {
   [[nodiscard]] uint32_t index_max() const { return pool_.capacity(); }
 
   /// A counter of `dir` may be wrong: it and all its ancestors say so from now on.
-  void mark_suspect(DirIndex dir);
+  void mark_suspect(DirIndex dir) TALLY_EXCLUDES(lock_);
 
-  /// From now on the first change of `dir` or below reports `watcher` (not 0) once to the StaleList
-  /// and ends the watch. Call it before reading the counters that somebody will remember.
+  /// From now on the first change of `dir`'s rbytes, the only counter that shows in attributes,
+  /// reports `watcher` (not 0) once to the StaleList and ends the watch. Call it before reading the
+  /// counters that somebody will remember.
   void watch(DirIndex dir, uint64_t watcher);
 
   // What HardLinks and the scanner build on.
@@ -161,7 +169,23 @@ class DirTree {
   [[nodiscard]] Delta totals(DirIndex dir) const;
 
   /// Counts `entries` non-directories more directly in `dir`.
-  void add_entries(DirIndex dir, int64_t entries);
+  void add_entries(DirIndex dir, int64_t entries) TALLY_REQUIRES_SHARED(lock_);
+
+  /// mark_suspect() for who holds the lock.
+  void suspect_upwards(DirIndex dir) TALLY_REQUIRES_SHARED(lock_);
+
+  /// Whether `dir` is `ancestor` or below it.
+  [[nodiscard]] bool is_at_or_below(DirIndex dir, DirIndex ancestor) const
+      TALLY_REQUIRES_SHARED(lock_);
+
+  /// Takes a directory without children, and whatever is still counted in it, out of the tree and
+  /// of all its ancestors.
+  void remove(DirIndex dir) TALLY_REQUIRES(lock_);
+
+  /// Whether the directory is in the tree, not removed.
+  [[nodiscard]] bool is_attached(DirIndex dir) const TALLY_REQUIRES_SHARED(lock_) {
+    return dir == root_ || parent(dir);
+  }
 
   /// Hangs `dir` below another parent: parent link, lists of children, `subdirs` of both. The
   /// recursive counters of the ancestors are the caller's.
@@ -172,10 +196,12 @@ class DirTree {
   Result<DirIndex> take_node(const FileStat& stat);
   void link_child(DirIndex parent, DirIndex dir);
   void unlink_child(DirIndex parent, DirIndex dir) TALLY_REQUIRES(lock_);
+  void give_back(DirIndex dir) TALLY_REQUIRES_SHARED(lock_);
   void apply_upwards(DirIndex dir, DirIndex end, const Delta& delta, TimeNs ctime_ns)
       TALLY_REQUIRES_SHARED(lock_);
   template <class Counter>
-  void add_checked(DirIndex dir, std::atomic<Counter>& counter, int64_t amount);
+  void add_checked(DirIndex dir, std::atomic<Counter>& counter, int64_t amount)
+      TALLY_REQUIRES_SHARED(lock_);
 
   /// Removed directories that somebody still has open; more of them cost room for others.
   static constexpr uint32_t removed_max = 1 << 14;

@@ -2,11 +2,23 @@
 
 #include <fcntl.h>
 
+#include <limits>
+
 #include "core/unique_fd.hpp"
 
 namespace tally {
 
 namespace {
+
+/// Beyond what 64 bits hold, the earliest or the latest time that they do.
+TimeNs to_ns(const statx_timestamp& time) {
+  constexpr int64_t ns_per_s = 1'000'000'000;
+  TimeNs result;
+  if (!__builtin_mul_overflow(time.tv_sec, ns_per_s, &result) &&
+      !__builtin_add_overflow(result, time.tv_nsec, &result))
+    return result;
+  return time.tv_sec < 0 ? std::numeric_limits<TimeNs>::min() : std::numeric_limits<TimeNs>::max();
+}
 
 bool statx_at(int dir_fd, const char* name, int flags, struct statx& stx) {
   return ::statx(dir_fd, name, flags | AT_SYMLINK_NOFOLLOW | AT_NO_AUTOMOUNT, STATX_BASIC_STATS,
@@ -22,7 +34,7 @@ FileStat FileStat::from(const struct statx& stx) {
       .nlink = stx.stx_nlink,
       .size = {static_cast<int64_t>(stx.stx_size)},
       .blocks = {static_cast<int64_t>(stx.stx_blocks)},
-      .ctime_ns = stx.stx_ctime.tv_sec * 1'000'000'000 + stx.stx_ctime.tv_nsec,
+      .ctime_ns = to_ns(stx.stx_ctime),
   };
 }
 

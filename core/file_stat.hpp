@@ -21,7 +21,7 @@ struct FileKey {
 /// Packs a major and minor number the way the kernel does.
 constexpr uint32_t pack_dev(uint32_t major, uint32_t minor) { return major << 20 | minor; }
 
-/// Nanoseconds since the epoch. 2^63 ns reach to the year 2262.
+/// Nanoseconds since the epoch. 2^63 ns reach to the year 2262; a later time counts as the last.
 using TimeNs = int64_t;
 
 /// What accounting needs to know of an inode, as statx(2) reported it at one moment.

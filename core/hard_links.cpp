@@ -30,11 +30,15 @@ HardLinks::Counted HardLinks::observed(const FileStat& now) {
   return {.size = now.size, .blocks = now.blocks, .nlink = now.nlink};
 }
 
-Result<LinkIndex> HardLinks::create(const FileStat& stat) {
+Result<LinkIndex> HardLinks::create(const FileStat& stat, DirIndex dir) {
   auto link = links_.acquire();
   if (!link) return link;
   links_[*link].counted = observed(stat);
   links_[*link].ctime_ns = stat.ctime_ns;
+  if (const Status recorded = record(*link, dir); !recorded) {
+    (void)links_.release(*link);
+    return std::unexpected(recorded.error());
+  }
   [[maybe_unused]] const uint32_t stored = keys_.insert(stat.key, link->value);
   assert(stored == link->value);
   return link;
@@ -158,13 +162,11 @@ FileStat HardLinks::counted(LinkIndex link) {
 
 Status HardLinks::add_scanned_name(DirIndex dir, const FileStat& stat) {
   MutexLock lock(mutex_);
-  LinkIndex link = find(stat.key);
-  if (!link) {
-    const auto created = create(stat);
-    if (!created) return std::unexpected(created.error());
-    link = *created;
-  }
-  return record(link, dir);
+  const LinkIndex known = find(stat.key);
+  if (known) return record(known, dir);
+  const auto created = create(stat, dir);
+  if (!created) return std::unexpected(created.error());
+  return {};
 }
 
 void HardLinks::fold() {
@@ -183,15 +185,10 @@ void HardLinks::fold() {
 
 Result<LinkIndex> HardLinks::adopt(DirIndex dir, const FileStat& counted) {
   MutexLock lock(mutex_);
-  const auto link = create(counted);
+  const auto link = create(counted, dir);
   if (!link) return link;
   // As long as one name is all that is counted, the inode counts as unique.
   links_[*link].counted.nlink = 1;
-  if (const Status recorded = record(*link, dir); !recorded) {
-    keys_.erase(counted.key, link->value);
-    (void)links_.release(*link);
-    return std::unexpected(recorded.error());
-  }
   ReaderLock tree_lock(tree_.lock());
   for (DirIndex d = dir; d; d = tree_.parent(d))
     tree_.add(d, {.link_names = 1}, 0);
@@ -223,7 +220,7 @@ void HardLinks::add_name(LinkIndex link, DirIndex dir, const FileStat& now) {
   if (record(link, dir)) {
     visit_upwards(dir, 0, +1);
   } else {
-    tree_.mark_suspect(dir);
+    tree_.suspect_upwards(dir);
   }
   settle(link, now);
 }
@@ -236,7 +233,7 @@ uint32_t HardLinks::remove_name(LinkIndex link, DirIndex dir, const FileStat& no
   if (unrecord(link, dir)) {
     visit_upwards(dir, 0, -1);
   } else {
-    tree_.mark_suspect(dir);
+    tree_.suspect_upwards(dir);
   }
   settle(link, now);
   return links_[link].names;
@@ -249,13 +246,16 @@ void HardLinks::move_name(LinkIndex link, DirIndex from, DirIndex to, const File
   if (from != to) {
     tree_.add_entries(from, -1);
     tree_.add_entries(to, +1);
-    // Recorded first: the name that goes makes room, but only after the new one is safe.
-    if (record(link, to) && unrecord(link, from)) {
+    // In this order: the name that goes makes room for the new one.
+    if (unrecord(link, from)) {
       visit_upwards(from, 0, -1);
+    } else {
+      tree_.suspect_upwards(from);
+    }
+    if (record(link, to)) {
       visit_upwards(to, 0, +1);
     } else {
-      tree_.mark_suspect(from);
-      tree_.mark_suspect(to);
+      tree_.suspect_upwards(to);
     }
   }
   settle(link, now);
@@ -268,14 +268,43 @@ void HardLinks::reconcile(LinkIndex link, const FileStat& now) {
   settle(link, now);
 }
 
-void HardLinks::forget_names_in(DirIndex dir) {
+void HardLinks::forget_names_of(LinkIndex link, const FileStat& now) {
   MutexLock lock(mutex_);
   ReaderLock tree_lock(tree_.lock());
+  visit_names(link);
+  while (const NameIndex name = links_[link].first_name) {
+    const DirIndex dir = names_[name].dir;
+    tree_.suspect_upwards(dir);
+    tree_.add_entries(dir, -1);
+    if (unrecord(link, dir)) visit_upwards(dir, 0, -1);
+  }
+  settle(link, now);
+}
+
+void HardLinks::remove_directory(DirIndex dir) {
+  MutexLock lock(mutex_);
+  WriterLock tree_lock(tree_.lock());
+  const DirIndex above = tree_.parent(dir);
+  if (!above) return;
+  const DirNode& removed = tree_.node(dir);
+  if (removed.first_child != 0 || removed.files != 0) tree_.suspect_upwards(above);
+  DirIndex leaf;
+  do {
+    leaf = dir;
+    while (const uint32_t child = tree_.node(leaf).first_child)
+      leaf = {child};
+    forget_names_in(leaf);
+    tree_.remove(leaf);
+  } while (leaf != dir);
+}
+
+void HardLinks::forget_names_in(DirIndex dir) {
   while (const NameIndex name{tree_.node(dir).first_link_name}) {
     const LinkIndex link = names_[name].link;
     const Counted& counted = links_[link].counted;
     visit_names(link);
     if (unrecord(link, dir)) visit_upwards(dir, 0, -1);
+    tree_.add_entries(dir, -1);
     settle(link, {.nlink = counted.nlink,
                   .size = counted.size,
                   .blocks = counted.blocks,
@@ -305,6 +334,12 @@ void HardLinks::move_directory(DirIndex dir, DirIndex to, TimeNs ctime_ns) {
   // Not every filesystem moves the ctime of what is renamed, but all below is new to the new place.
   const TimeNs newest_ns = std::max<TimeNs>(clamp_to_now(ctime_ns), tree_.node(dir).rctime_ns);
   const DirIndex from = tree_.parent(dir);
+  if (!from || !tree_.is_attached(to) || tree_.is_at_or_below(to, dir)) {
+    // Something was moved or removed behind our back, and it stays counted where it was.
+    tree_.suspect_upwards(from);
+    tree_.suspect_upwards(to);
+    return;
+  }
   const DirIndex common = tree_.lowest_common_ancestor(from, to);
 
   visit_count_ = 0;
@@ -317,10 +352,11 @@ void HardLinks::move_directory(DirIndex dir, DirIndex to, TimeNs ctime_ns) {
   move.new_end = visit_count_;
 
   move_totals(move);
-  if (move.totals.link_names != 0) correct_links(move);
+  // Within one directory no total changes.
+  if (move.new_end > 1 && move.totals.link_names != 0) correct_links(move);
 
   if (from != to) tree_.relink(dir, to);
-  if (tree_.node(dir).suspect != 0) tree_.mark_suspect(to);
+  if (tree_.node(dir).suspect != 0) tree_.suspect_upwards(to);
   for (uint32_t i = 0; i < move.new_end; ++i)
     tree_.add(visits_[i].dir, visits_[i].delta, newest_ns);
   for (DirIndex d = common; d; d = tree_.parent(d))

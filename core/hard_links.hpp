@@ -68,8 +68,14 @@ class HardLinks {
   /// Moves a directory with its whole subtree below `to`; the counters of all ancestors follow.
   void move_directory(DirIndex dir, DirIndex to, TimeNs ctime_ns) TALLY_EXCLUDES(mutex_);
 
-  /// Forgets all names directly in `dir`, which is being removed although it is not known empty.
-  void forget_names_in(DirIndex dir) TALLY_EXCLUDES(mutex_);
+  /// The inode is now as observed, and has no name any more: what is recorded of it went behind our
+  /// back, and makes its directories suspect.
+  void forget_names_of(LinkIndex link, const FileStat& now) TALLY_EXCLUDES(mutex_);
+
+  /// Takes a directory out of the tree, with all that is still counted in and below it: that went
+  /// behind our back, and where to is not known, so the parent becomes suspect. Nothing if the
+  /// directory is removed already.
+  void remove_directory(DirIndex dir) TALLY_EXCLUDES(mutex_);
 
   /// How many inodes are tracked.
   [[nodiscard]] uint32_t size() const { return links_.size(); }
@@ -114,7 +120,7 @@ class HardLinks {
   static Counted observed(const FileStat& now);
   static Delta contribution(const Counted& counted, int32_t names_below);
 
-  Result<LinkIndex> create(const FileStat& stat) TALLY_REQUIRES(mutex_);
+  Result<LinkIndex> create(const FileStat& stat, DirIndex dir) TALLY_REQUIRES(mutex_);
   Status record(LinkIndex link, DirIndex dir) TALLY_REQUIRES(mutex_);
   bool unrecord(LinkIndex link, DirIndex dir) TALLY_REQUIRES(mutex_);
   void link_into_dir(NameIndex name) TALLY_REQUIRES(mutex_);
@@ -125,6 +131,7 @@ class HardLinks {
   void visit_names(LinkIndex link) TALLY_REQUIRES(mutex_);
   void settle(LinkIndex link, const FileStat& now) TALLY_REQUIRES(mutex_)
       TALLY_REQUIRES_SHARED(tree_.lock());
+  void forget_names_in(DirIndex dir) TALLY_REQUIRES(mutex_) TALLY_REQUIRES_SHARED(tree_.lock());
 
   struct Move;
   void move_totals(const Move& move) TALLY_REQUIRES(mutex_);

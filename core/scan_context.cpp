@@ -74,9 +74,7 @@ void ScanContext::remove_gone() {
       tree.mark_suspect(dir);
       continue;
     }
-    links.forget_names_in(dir);
-    tree.remove(dir);
-    tree.release(dir);
+    links.remove_directory(dir);
   }
 }
 

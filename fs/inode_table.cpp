@@ -255,7 +255,7 @@ InodeTable::Remains InodeTable::free_if_unused(Inode& inode) {
   if (inode.fd_ >= 0 && inode.evictable()) idle_.remove(inode);
   keys_.erase(inode.key_, inode.slot_);
   const Remains remains{.fd = inode.fd_,
-                        .removed_dir = inode.nameless_ ? inode.dir : DirIndex{},
+                        .held_dir = inode.dir,
                         .parent = inode.parent_ == 0 ? nullptr : &slots_[inode.parent_]};
   inode.in_use_ = false;
   --size_;
@@ -277,7 +277,7 @@ void InodeTable::drop(Inode& inode, Dropped dropped) {
       remains = free_if_unused(*next);
     }
     if (remains.fd >= 0) CountedFd(budget_, UniqueFd(remains.fd));
-    if (remains.removed_dir) tree_.release(remains.removed_dir);
+    if (remains.held_dir) tree_.release(remains.held_dir);
     next = remains.parent;
   }
 }

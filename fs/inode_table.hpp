@@ -28,11 +28,11 @@ using NodeId = uint64_t;
 ///
 /// The public members belong to the handlers, who hold the inode's lock (InodeTable::lock) to touch
 /// them. Before the first use of `record` or `dir` they fill them in (Accounts::file_found,
-/// DirTree::find) and set `accounted`.
+/// DirTree::hold) and set `accounted`.
 class Inode {
  public:
   FileRecord record;            ///< of a non-directory
-  DirIndex dir;                 ///< of a directory; null when the tree has no node for it
+  DirIndex dir;                 ///< of a directory, held; null when the tree has no node for it
   uint32_t open_handles = 0;    ///< files open through the mount
   bool accounted = false;       ///< `record` or `dir` is filled in
   bool settle_pending = false;  ///< the Settler will look at it again
@@ -148,10 +148,9 @@ class InodeLock {
 class InodeTable {
  public:
   /// Starts with the root of the source, which never leaves. `capacity`: how many inodes can be
-  /// known at once (address space is reserved, memory taken as used). The budget, and the tree, to
-  /// which the nodes of removed directories are returned, must outlive the table. Throws
-  /// std::bad_alloc, and std::system_error if `source_fd` (a directory; stays the caller's) can't
-  /// be examined.
+  /// known at once (address space is reserved, memory taken as used). The budget, and the tree,
+  /// whose nodes the inodes hold, must outlive the table. Throws std::bad_alloc, and
+  /// std::system_error if `source_fd` (a directory; stays the caller's) can't be examined.
   InodeTable(int source_fd, uint32_t capacity, DescriptorBudget& budget, DirTree& tree);
   ~InodeTable();
   InodeTable(const InodeTable&) = delete;
@@ -216,7 +215,7 @@ class InodeTable {
   /// What a freed slot leaves to be given back once mutex_ is released.
   struct Remains {
     int fd = -1;
-    DirIndex removed_dir = {};
+    DirIndex held_dir = {};
     Inode* parent = nullptr;
   };
   static constexpr std::size_t lock_count = 1024;

@@ -30,8 +30,14 @@ void Filesystem::account_first_contact(Inode& inode, const Inode& parent, const 
     if (parent.dir) accounts_.file_found(inode.record, parent.dir, now);
     return;
   }
-  inode.dir = accounts_.tree().find(now.key);
-  if (inode.dir) return;
+  inode.dir = accounts_.tree().hold(now.key);
+  if (inode.dir) {
+    if (accounts_.tree().parent(inode.dir) == parent.dir) return;
+    // Moved behind our back, or another directory that has its number now.
+    suspect(inode);
+    suspect(parent);
+    return;
+  }
   // Made behind our back: what is in it is not counted.
   account_added(inode, parent, now);
   suspect(inode);
@@ -55,8 +61,7 @@ void Filesystem::account_added(Inode& inode, const Inode& parent, const FileStat
     return;
   }
   if (const DirIndex stale = accounts_.tree().find(now.key)) {
-    // Removed behind our back, and the inode number is in use again. The stale node is not
-    // released: the directories that were in it may still be known.
+    // Removed behind our back, and the inode number is in use again.
     suspect(parent);
     accounts_.dir_removed(stale);
   }
@@ -90,11 +95,6 @@ void Filesystem::account_moved(Inode& inode, const Inode& from, const Inode& to,
   }
   if (!inode.dir) return suspect(to);
   if (!to.dir) return suspect(from);
-  // The tree may show a directory where it was before somebody moved it behind our back; a move
-  // must not make a circle of it.
-  for (DirIndex above = to.dir; above; above = accounts_.tree().parent(above)) {
-    if (above == inode.dir) return suspect(to);
-  }
   accounts_.dir_moved(inode.dir, to.dir, now);
 }
 

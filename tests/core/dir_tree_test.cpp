@@ -1,6 +1,7 @@
 #include "core/dir_tree.hpp"
 
 #include <atomic>
+#include <chrono>
 #include <ctime>
 #include <thread>
 #include <vector>
@@ -43,6 +44,11 @@ struct SmallTree {
   DirTree tree;
   DirIndex root, middle, leaf, other;
 };
+
+void remove(DirTree& tree, DirIndex dir) {
+  tally::WriterLock lock(tree.lock());
+  tree.remove(dir);
+}
 
 constexpr Delta one_file{.bytes = {100}, .disk = {8}, .unique = {8}, .files = 1};
 
@@ -96,7 +102,7 @@ TEST_CASE("rctime never goes back and a time in the future counts as now") {
 TEST_CASE("a removed directory leaves nothing behind in its ancestors") {
   SmallTree t;
   t.tree.apply(t.leaf, one_file, 0);
-  t.tree.remove(t.leaf);
+  remove(t.tree, t.leaf);
   REQUIRE(t.tree.counters(t.middle).rbytes.count == 0);
   REQUIRE(t.tree.counters(t.middle).rsubdirs == 0);
   REQUIRE(t.tree.counters(t.root).rdisk.count == 24);
@@ -120,16 +126,53 @@ TEST_CASE("a removed directory makes room at once, even while its node is still 
   const DirIndex root = tree.insert({}, dir_stat(1)).value();
   const DirIndex removed = tree.insert(root, dir_stat(2)).value();
   REQUIRE_FALSE(tree.has_room());
-  tree.remove(removed);
+  remove(tree, removed);
   REQUIRE(tree.has_room());
   REQUIRE(tree.insert(root, dir_stat(3)));
   REQUIRE(tree.counters(removed).rdisk.count == 8);
 }
 
+TEST_CASE("a node is used again when its directory is removed and nobody holds it any more") {
+  SmallTree t;
+  const DirIndex held = t.tree.hold({.ino = 3, .dev = 1});
+  REQUIRE(held == t.leaf);
+  remove(t.tree, t.leaf);
+  t.tree.release(t.leaf);
+  REQUIRE(t.tree.nodes_held() == 4);
+  t.tree.release(held);
+  REQUIRE(t.tree.nodes_held() == 3);
+
+  t.tree.release(t.other);
+  REQUIRE(t.tree.nodes_held() == 3);
+  REQUIRE(t.tree.counters(t.root).rsubdirs == 2);
+  remove(t.tree, t.other);
+  REQUIRE(t.tree.nodes_held() == 2);
+  REQUIRE_FALSE(t.tree.hold({.ino = 4, .dev = 1}));
+}
+
+TEST_CASE("the node of a directory that was removed with files in it is not used again") {
+  SmallTree t;
+  t.tree.apply(t.leaf, {}, 0, +1);
+  remove(t.tree, t.leaf);
+  t.tree.release(t.leaf);
+  REQUIRE(t.tree.nodes_held() == 4);
+}
+
+TEST_CASE("nothing is inserted below a removed directory, nor counted in it") {
+  SmallTree t;
+  remove(t.tree, t.leaf);
+  REQUIRE(t.tree.insert(t.leaf, dir_stat(9)).error().value == ESTALE);
+  t.tree.apply(t.leaf, one_file, 0);
+  REQUIRE(t.tree.counters(t.leaf).rfiles == 0);
+  REQUIRE_FALSE(t.tree.counters(t.root).suspect);
+}
+
 TEST_CASE("what is transferred is missing from no common ancestor and moves between the others") {
   SmallTree t;
-  t.tree.apply(t.leaf, one_file, 0);
+  t.tree.apply(t.leaf, one_file, 0, +1);
   t.tree.transfer(t.leaf, t.other, one_file, 7'000);
+  REQUIRE(t.tree.counters(t.leaf).files == 0);
+  REQUIRE(t.tree.counters(t.other).files == 1);
   REQUIRE(t.tree.counters(t.leaf).rfiles == 0);
   REQUIRE(t.tree.counters(t.middle).rbytes.count == 0);
   REQUIRE(t.tree.counters(t.other).rbytes.count == 100);
@@ -145,29 +188,49 @@ TEST_CASE("a counter that would become negative makes its directories suspect an
   REQUIRE(t.tree.counters(t.leaf).suspect);
   REQUIRE_FALSE(t.tree.counters(t.other).suspect);
   REQUIRE(t.tree.counters(t.leaf).rbytes.count == -100);
+  t.tree.apply(t.leaf, {}, 0, -1);
+  REQUIRE(t.tree.counters(t.leaf).files == -1);
+  REQUIRE(t.tree.counters(t.leaf).entries() == -1);
 }
 
 TEST_CASE("a directory's own blocks are counted as they were last observed") {
   SmallTree t;
-  t.tree.reconcile_own(t.leaf, dir_stat(3, 24, 6'000));
+  t.tree.reconcile_own(t.leaf, dir_stat(3, 24, 6'000), false);
   REQUIRE(t.tree.counters(t.leaf).rdisk.count == 24);
   REQUIRE(t.tree.counters(t.root).rdisk.count == 48);
   REQUIRE(t.tree.counters(t.root).runique.count == 48);
   REQUIRE(t.tree.counters(t.root).rctime_ns == 6'000);
 }
 
-TEST_CASE("a watched directory is reported once per watch, by a change anywhere below") {
+TEST_CASE("a directory seen again is no change, even with a ctime in the future") {
+  SmallTree t;
+  const tally::TimeNs next_year_ns = (std::time(nullptr) + 31'556'952LL) * 1'000'000'000;
+  for (const tally::TimeNs ctime_ns : {tally::TimeNs{9'000}, next_year_ns}) {
+    const uint64_t before = t.tree.counters(t.root).rgen;
+    t.tree.reconcile_own(t.leaf, dir_stat(3, 8, ctime_ns), false);
+    const uint64_t changed = t.tree.counters(t.root).rgen;
+    REQUIRE(changed > before);
+    std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    t.tree.reconcile_own(t.leaf, dir_stat(3, 8, ctime_ns), false);
+    REQUIRE(t.tree.counters(t.root).rgen == changed);
+    t.tree.reconcile_own(t.leaf, dir_stat(3, 8, ctime_ns), true);
+    REQUIRE(t.tree.counters(t.root).rgen > changed);
+  }
+}
+
+TEST_CASE(
+    "a watched directory is reported once per watch, by bytes that come or go anywhere below") {
   StaleList stale(8);
   SmallTree t(&stale);
   t.tree.watch(t.root, 77);
-  t.tree.apply(t.other, {}, 0);
-  t.tree.apply(t.leaf, {}, 0);
+  t.tree.apply(t.other, one_file, 0);
+  t.tree.apply(t.leaf, one_file, 0);
   uint64_t watcher = 0;
   REQUIRE(stale.pop(watcher));
   REQUIRE(watcher == 77);
   REQUIRE_FALSE(stale.pop(watcher));
   t.tree.watch(t.root, 77);
-  t.tree.apply(t.leaf, {}, 0);
+  t.tree.apply(t.leaf, one_file, 0);
   REQUIRE(stale.pop(watcher));
 }
 
@@ -177,13 +240,25 @@ TEST_CASE("a watch that finds the list full is kept for the next change") {
   REQUIRE(stale.push(1));
   REQUIRE(stale.push(2));
   t.tree.watch(t.other, 77);
-  t.tree.apply(t.other, {}, 0);
+  t.tree.apply(t.other, one_file, 0);
   uint64_t watcher = 0;
   while (stale.pop(watcher))
     REQUIRE(watcher != 77);
-  t.tree.apply(t.other, {}, 0);
+  t.tree.apply(t.other, one_file, 0);
   REQUIRE(stale.pop(watcher));
   REQUIRE(watcher == 77);
+}
+
+TEST_CASE("a change that no size shows is reported to nobody") {
+  StaleList stale(8);
+  SmallTree t(&stale);
+  t.tree.watch(t.root, 77);
+  t.tree.apply(t.leaf, {}, 5'000);
+  t.tree.apply(t.leaf, {.disk = {8}, .unique = {8}, .files = 1}, 6'000, +1);
+  uint64_t watcher = 0;
+  REQUIRE_FALSE(stale.pop(watcher));
+  t.tree.apply(t.leaf, {.bytes = {-1}}, 6'000);
+  REQUIRE(stale.pop(watcher));
 }
 
 TEST_CASE("deltas of many threads all arrive, while others insert and remove directories") {
@@ -202,7 +277,7 @@ TEST_CASE("deltas of many threads all arrive, while others insert and remove dir
     for (uint64_t ino = 100; !done; ++ino) {
       const DirIndex dir = tree.insert(leaf, dir_stat(ino)).value();
       tree.apply(leaf, tree.totals(dir), 0);
-      tree.remove(dir);
+      remove(tree, dir);
       tree.release(dir);
     }
   });

@@ -216,7 +216,10 @@ TEST_CASE("the node of a removed directory goes back to the tree with its last r
   REQUIRE(fixture.tree.nodes_held() == 3);
 
   fixture.unlink("gone");
-  fixture.tree.remove(fixture.table->get(gone).value()->dir);
+  {
+    tally::WriterLock lock(fixture.tree.lock());
+    fixture.tree.remove(fixture.table->get(gone).value()->dir);
+  }
   REQUIRE(fixture.tree.nodes_held() == 3);
   fixture.table->forget(gone, 2);
   REQUIRE(fixture.tree.nodes_held() == 2);
