@@ -53,7 +53,7 @@ TEST_CASE("a filesystem that has no number of inodes gets a stated default") {
   const Limits limits =
       Limits::compute({}, {.lower_inodes = 0, .descriptors = 1024, .processors = 1});
   CHECK(limits.directories_max == 1 << 24);
-  CHECK(limits.inodes_max == 1 << 22);
+  CHECK(limits.inodes_max == 1 << 27);
   CHECK(limits.table().find("default: no number below") != std::string::npos);
 }
 
@@ -61,7 +61,7 @@ TEST_CASE("capacities are bounded on both sides, whatever the filesystem says") 
   const Limits huge =
       Limits::compute({}, {.lower_inodes = UINT64_MAX, .descriptors = 1 << 20, .processors = 1000});
   CHECK(huge.directories_max == 1 << 27);
-  CHECK(huge.inodes_max == 1 << 22);
+  CHECK(huge.inodes_max == 1 << 27);
   CHECK(huge.open_files_max == 1 << 16);
   CHECK(huge.request_threads == 64);
   const Limits tiny = Limits::compute({}, {.lower_inodes = 16, .descriptors = 64, .processors = 1});
