@@ -29,8 +29,10 @@ constexpr uint32_t inodes_least = 1 << 16;
 // The kernel, whose own inodes and dentries take a kibibyte and more each, must be what runs out of
 // memory first and forgets some: this many take 128 GiB of it.
 constexpr uint32_t inodes_most = 1 << 27;
-constexpr uint32_t handles_most = 1 << 16;
+constexpr uint32_t open_files_most = 1 << 16;
 constexpr uint32_t open_directories_most = 1 << 12;
+// What one request may have open at a time: parents, a victim, a target.
+constexpr uint32_t descriptors_per_request = 4;
 // A requester that blocks in a slow lower filesystem must not hold up the others.
 constexpr uint32_t request_threads_per_processor = 4;
 constexpr uint32_t request_threads_least = 8;
@@ -60,6 +62,14 @@ constexpr uint64_t scanned_name_address_bytes = 256;
 
 uint32_t clamp_count(uint64_t count, uint32_t least, uint32_t most) {
   return static_cast<uint32_t>(std::clamp<uint64_t>(count, least, most));
+}
+
+/// How many descriptors files and directories that are open through the mount may hold for as long
+/// as they like. What is left is for the requests: whoever opens all he can must not keep others
+/// from looking, listing, removing and closing.
+uint32_t handles_within(uint32_t descriptors, uint32_t request_threads) {
+  const uint32_t left = std::max(descriptors / 8, request_threads * descriptors_per_request);
+  return descriptors - std::min(left, descriptors / 2);
 }
 
 std::vector<LimitTerm> terms_of(const Limits& limits, const Options& options,
@@ -134,8 +144,9 @@ Limits Limits::compute(const Options& options, const Machine& machine) {
   limits.descriptors_max =
       clamp_count(machine.descriptors > reserved ? machine.descriptors - reserved : 0,
                   descriptors_least, UINT32_MAX);
-  limits.open_files_max = std::min(limits.descriptors_max, handles_most);
-  limits.open_directories_max = std::min(limits.descriptors_max, open_directories_most);
+  const uint32_t handles = handles_within(limits.descriptors_max, limits.request_threads);
+  limits.open_directories_max = std::min(handles / 8, open_directories_most);
+  limits.open_files_max = std::min(handles - limits.open_directories_max, open_files_most);
   limits.buffers = options.buffers.value_or(limits.request_threads);
   limits.buffer_size_bytes = options.buffer_size_bytes;
   limits.scan_threads = options.scan_threads.value_or(machine.processors);

@@ -68,7 +68,6 @@ TEST_CASE("capacities are bounded on both sides, whatever the filesystem says") 
   CHECK(tiny.directories_max == 1 << 10);
   CHECK(tiny.inodes_max == 1 << 16);
   CHECK(tiny.descriptors_max == 32);
-  CHECK(tiny.open_files_max == 32);
   CHECK(tiny.request_threads == 8);
 }
 
@@ -80,6 +79,20 @@ TEST_CASE("some descriptors stay for the daemon itself, more with more threads")
   CHECK(left_over(2) >= 8 + 2 * 2);
   CHECK(left_over(16) >= 64 + 2 * 16);
   CHECK(left_over(2) < 200);
+}
+
+TEST_CASE("what is open through the mount leaves descriptors to the requests") {
+  for (const uint32_t descriptors : {64U, 256U, 1024U, 20'000U, 1U << 20}) {
+    INFO(descriptors);
+    const Limits limits =
+        Limits::compute({}, {.lower_inodes = 1000, .descriptors = descriptors, .processors = 2});
+    const uint32_t handles = limits.open_files_max + limits.open_directories_max;
+    CHECK(limits.open_files_max > 0);
+    CHECK(limits.open_directories_max > 0);
+    CHECK(handles >= std::min(limits.descriptors_max / 2, 1U << 16));
+    CHECK(limits.descriptors_max - handles >= limits.descriptors_max / 8);
+    if (descriptors >= 256) CHECK(limits.descriptors_max - handles >= 4 * limits.request_threads);
+  }
 }
 
 TEST_CASE("every request thread can have a buffer at the same time") {
