@@ -2,6 +2,7 @@
 
 #include <sched.h>
 #include <sys/statvfs.h>
+#include <sys/sysinfo.h>
 
 #include <algorithm>
 #include <cstdio>
@@ -15,6 +16,7 @@
 #include "fs/file_handle.hpp"
 #include "fs/inode_table.hpp"
 #include "fs/open_file.hpp"
+#include "fs/preflight.hpp"
 
 namespace tally::fs {
 namespace {
@@ -48,12 +50,15 @@ constexpr uint64_t link_name_bytes = 24;
 constexpr uint64_t link_visit_bytes = 64;
 constexpr uint64_t ring_cell_bytes = 2 * sizeof(uint64_t);
 // Descriptors that are not for requests: one for each device below (FileHandles::devices_max), each
-// request thread's clone of /dev/fuse, each processor's ring and its eventfd, and these: standard
-// streams, the source, /dev/fuse, /proc/self/fd, syslog, and room for what libraries open.
+// request thread's clone of /dev/fuse, the ring and the eventfd of each queue of FUSE over
+// io_uring, and these: standard streams, the source, /dev/fuse, /proc/self/fd, syslog, and room for
+// what libraries open.
+constexpr uint32_t descriptors_per_uring_queue = 2;
 constexpr uint32_t own_descriptors = 32;
 constexpr uint32_t descriptors_least = 32;
 
 constexpr uint64_t request_buffer_bytes = (1 << 20) + 4096;
+constexpr uint64_t uring_request_bytes = (1 << 20) + 4096;  // what is written, and a header
 constexpr uint64_t stack_bytes = 8 << 20;
 constexpr uint64_t stack_used_bytes = 16 << 10;
 // Scanner: a ScanState for each directory, and names in flight, which are few at a time.
@@ -106,6 +111,10 @@ std::vector<LimitTerm> terms_of(const Limits& limits, const Options& options,
             options.buffers ? "buffers, buffer_size" : "request threads"),
       term("request threads", limits.request_threads, request_buffer_bytes + stack_used_bytes,
            request_buffer_bytes + stack_bytes, "processors"),
+      term("uring queues", limits.uring_queues,
+           Limits::uring_queue_depth * uring_request_bytes + stack_used_bytes,
+           Limits::uring_queue_depth * uring_request_bytes + stack_bytes,
+           limits.uring_queues != 0 ? "processors the machine can have" : "off"),
       plain("descriptors", limits.descriptors_max, 0,
             "RLIMIT_NOFILE " + std::to_string(machine.descriptors) + " less our own"),
   };
@@ -113,7 +122,7 @@ std::vector<LimitTerm> terms_of(const Limits& limits, const Options& options,
 
 }  // namespace
 
-Machine Machine::examine(int source_fd) {
+Machine Machine::examine(int source_fd, UringMode uring) {
   struct statvfs below;
   if (::fstatvfs(source_fd, &below) != 0)
     throw std::system_error(errno, std::generic_category(), "statvfs of the source");
@@ -121,7 +130,9 @@ Machine Machine::examine(int source_fd) {
   const bool known = ::sched_getaffinity(0, sizeof allowed, &allowed) == 0;
   return {.lower_inodes = below.f_files,
           .descriptors = DescriptorBudget::raise_process_limit(),
-          .processors = known ? static_cast<uint32_t>(CPU_COUNT(&allowed)) : 1};
+          .processors = known ? static_cast<uint32_t>(CPU_COUNT(&allowed)) : 1,
+          // As libfuse counts them (lib/fuse_uring.c, fuse_create_ring).
+          .uring_queues = uring_wanted(uring) ? static_cast<uint32_t>(::get_nprocs_conf()) : 0};
 }
 
 Limits Limits::compute(const Options& options, const Machine& machine) {
@@ -139,8 +150,10 @@ Limits Limits::compute(const Options& options, const Machine& machine) {
   limits.settling_files_max = 1 << 16;
   limits.request_threads = clamp_count(uint64_t{machine.processors} * request_threads_per_processor,
                                        request_threads_least, request_threads_most);
+  limits.uring_queues = machine.uring_queues;
   const uint64_t reserved = FileHandles::devices_max + limits.request_threads +
-                            uint64_t{2} * machine.processors + own_descriptors;
+                            uint64_t{descriptors_per_uring_queue} * limits.uring_queues +
+                            own_descriptors;
   limits.descriptors_max =
       clamp_count(machine.descriptors > reserved ? machine.descriptors - reserved : 0,
                   descriptors_least, UINT32_MAX);

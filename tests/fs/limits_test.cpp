@@ -71,14 +71,31 @@ TEST_CASE("capacities are bounded on both sides, whatever the filesystem says") 
   CHECK(tiny.request_threads == 8);
 }
 
-TEST_CASE("some descriptors stay for the daemon itself, more with more threads") {
-  const auto left_over = [](uint32_t processors) {
-    const Machine machine = {.lower_inodes = 1, .descriptors = 20'000, .processors = processors};
+TEST_CASE("some descriptors stay for the daemon itself, more with more threads and queues") {
+  const auto left_over = [](uint32_t processors, uint32_t uring_queues) {
+    const Machine machine = {.lower_inodes = 1,
+                             .descriptors = 20'000,
+                             .processors = processors,
+                             .uring_queues = uring_queues};
     return machine.descriptors - Limits::compute({}, machine).descriptors_max;
   };
-  CHECK(left_over(2) >= 8 + 2 * 2);
-  CHECK(left_over(16) >= 64 + 2 * 16);
-  CHECK(left_over(2) < 200);
+  CHECK(left_over(2, 0) >= 8);
+  CHECK(left_over(16, 0) >= 64);
+  CHECK(left_over(2, 0) < 200);
+  INFO("a container that may run on two of 64 processors has 64 rings and eventfds");
+  CHECK(left_over(2, 64) == left_over(2, 0) + 2 * 64);
+}
+
+TEST_CASE("the queues of FUSE over io_uring have their term") {
+  const auto address_bytes = [](uint32_t uring_queues) {
+    Machine machine = small_machine;
+    machine.uring_queues = uring_queues;
+    uint64_t sum_bytes = 0;
+    for (const auto& term : Limits::compute({}, machine).terms)
+      sum_bytes += term.bytes_address;
+    return sum_bytes;
+  };
+  CHECK(address_bytes(64) - address_bytes(0) >= uint64_t{64} * 8 * (1 << 20));
 }
 
 TEST_CASE("what is open through the mount leaves descriptors to the requests") {
