@@ -97,8 +97,9 @@ class Filesystem {
 
   Result<fuse_entry_param> lookup(NodeId parent, const char* name);
   void forget(NodeId node, uint64_t lookups) { inodes_.forget(node, lookups); }
-  Result<struct stat> getattr(NodeId node);
-  /// `to_set`: FUSE_SET_ATTR_* bits; `file`: null unless the request came through a handle.
+  /// `file`: null unless the request came through a handle, which then need not be opened anew.
+  Result<struct stat> getattr(NodeId node, OpenFile* file);
+  /// `to_set`: FUSE_SET_ATTR_* bits; `file` as for getattr().
   Result<struct stat> setattr(const Caller& caller, NodeId node, const struct stat& wanted,
                               int to_set, OpenFile* file);
   /// Returns the length of the target, which is written without a trailing NUL.
@@ -183,6 +184,13 @@ class Filesystem {
     struct statx stx;
   };
 
+  /// An inode and a descriptor on it, which lives as long as this object and the open file do.
+  struct Target {
+    PinnedInode pinned;  // null if the descriptor is the open file's
+    Inode& inode;
+    int fd;
+  };
+
   // Finding inodes (filesystem.cpp).
   Result<CountedFd> reopen(int fd, int flags);
   Result<Found> find(const PinnedInode& parent, const char* name);
@@ -190,8 +198,9 @@ class Filesystem {
   Status meet(const PinnedInode& inode, const PinnedInode& parent, const char* name);
   fuse_entry_param entry(const Found& found);
   struct stat attributes(const Inode& inode, const struct statx& stx);
-  Status change_attributes(const Caller& caller, const PinnedInode& inode,
-                           const struct stat& wanted, int to_set, OpenFile* file);
+  Result<Target> target_of(NodeId node, OpenFile* file);
+  Status change_attributes(const Caller& caller, int fd, const struct stat& wanted, int to_set,
+                           OpenFile* file);
 
   // Accounting (reconcile.cpp). The account_ functions need the locks of all inodes they get.
   Result<struct statx> observe(Inode& inode, int fd, bool mutated);

@@ -38,31 +38,41 @@ Result<fuse_entry_param> Filesystem::lookup(NodeId parent_id, const char* name) 
   return entry(*found);
 }
 
-Result<struct stat> Filesystem::getattr(NodeId node) {
+Result<Filesystem::Target> Filesystem::target_of(NodeId node, OpenFile* file) {
+  if (file != nullptr) return Target{.pinned = {}, .inode = *file->inode, .fd = file->fd.get()};
+  auto pinned = inodes_.pin(node);
+  if (!pinned) return std::unexpected(pinned.error());
+  Inode& inode = **pinned;
+  const int fd = pinned->fd();
+  return Target{.pinned = *std::move(pinned), .inode = inode, .fd = fd};
+}
+
+Result<struct stat> Filesystem::getattr(NodeId node, OpenFile* file) {
   TALLY_HOT_PATH("getattr");
-  const auto inode = inodes_.pin(node);
-  if (!inode) return std::unexpected(inode.error());
-  const auto stx = observe(**inode, inode->fd(), false);
+  const auto target = target_of(node, file);
+  if (!target) return std::unexpected(target.error());
+  const auto stx = observe(target->inode, target->fd, false);
   if (!stx) return std::unexpected(stx.error());
-  return attributes(**inode, *stx);
+  return attributes(target->inode, *stx);
 }
 
 Result<struct stat> Filesystem::setattr(const Caller& caller, NodeId node,
                                         const struct stat& wanted, int to_set, OpenFile* file) {
   TALLY_HOT_PATH("setattr");
-  const auto inode = inodes_.pin(node);
-  if (!inode) return std::unexpected(inode.error());
-  const Status changed = change_attributes(caller, *inode, wanted, to_set, file);
+  const auto target = target_of(node, file);
+  if (!target) return std::unexpected(target.error());
+  const Status changed = change_attributes(caller, target->fd, wanted, to_set, file);
   // Also after a failure: of several changes the first ones may have been made.
-  const auto stx = observe(**inode, inode->fd(), changed.has_value());
+  const auto stx = observe(target->inode, target->fd, changed.has_value());
   if (!changed) return std::unexpected(changed.error());
   if (!stx) return std::unexpected(stx.error());
-  return attributes(**inode, *stx);
+  return attributes(target->inode, *stx);
 }
 
-Status Filesystem::change_attributes(const Caller& caller, const PinnedInode& inode,
-                                     const struct stat& wanted, int to_set, OpenFile* file) {
-  const DescriptorPath self(inode.fd());
+/// `fd`: on the inode to change, O_PATH will do.
+Status Filesystem::change_attributes(const Caller& caller, int fd, const struct stat& wanted,
+                                     int to_set, OpenFile* file) {
+  const DescriptorPath self(fd);
   if (const Status became = credentials_.become_daemon(); !became) return became;
   if (to_set & FUSE_SET_ATTR_MODE) {
     const Status set = status_of(::fchmodat(descriptors_.get(), self.name(), wanted.st_mode, 0));
@@ -72,13 +82,13 @@ Status Filesystem::change_attributes(const Caller& caller, const PinnedInode& in
   if (to_set == 0 || to_set & (FUSE_SET_ATTR_UID | FUSE_SET_ATTR_GID)) {
     const uid_t uid = to_set & FUSE_SET_ATTR_UID ? wanted.st_uid : static_cast<uid_t>(-1);
     const gid_t gid = to_set & FUSE_SET_ATTR_GID ? wanted.st_gid : static_cast<gid_t>(-1);
-    const Status set = status_of(::fchownat(inode.fd(), "", uid, gid, AT_EMPTY_PATH));
+    const Status set = status_of(::fchownat(fd, "", uid, gid, AT_EMPTY_PATH));
     if (!set) return set;
   }
   if (to_set & FUSE_SET_ATTR_SIZE) {
     // As the caller: without CAP_FSETID the lower filesystem clears setuid and setgid.
     if (const Status became = credentials_.become(caller); !became) return became;
-    const Status set = status_of(file != nullptr ? ::ftruncate(file->fd.get(), wanted.st_size)
+    const Status set = status_of(file != nullptr ? ::ftruncate(fd, wanted.st_size)
                                                  : ::truncate(self.path(), wanted.st_size));
     if (file != nullptr) file->written.store(true, std::memory_order_relaxed);
     if (!set) return set;
@@ -89,7 +99,7 @@ Status Filesystem::change_attributes(const Caller& caller, const PinnedInode& in
         time_to_set(wanted.st_atim, to_set & FUSE_SET_ATTR_ATIME, to_set & FUSE_SET_ATTR_ATIME_NOW),
         time_to_set(wanted.st_mtim, to_set & FUSE_SET_ATTR_MTIME,
                     to_set & FUSE_SET_ATTR_MTIME_NOW)};
-    return status_of(::utimensat(inode.fd(), "", times.data(), AT_EMPTY_PATH));
+    return status_of(::utimensat(fd, "", times.data(), AT_EMPTY_PATH));
   }
   return {};
 }

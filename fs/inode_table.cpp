@@ -10,6 +10,10 @@
 #include <optional>
 #include <system_error>
 
+#include <spdlog/spdlog.h>
+
+#include "core/hot_path_guard.hpp"
+
 // Lifetime and races
 // ==================
 //
@@ -152,7 +156,7 @@ Result<PinnedInode> InodeTable::find_or_create(CountedFd path_fd, const FileStat
         }
       }
       if (inode == nullptr) inode = create(path_fd, stat);
-      if (inode == nullptr) return failure(ENFILE);
+      if (inode == nullptr) break;
       if (inode->fd_ >= 0) {
         found = pin_open(*inode);
         if (parent != nullptr) former_parent = set_name(*inode, *parent, name, stat.nlink);
@@ -163,8 +167,21 @@ Result<PinnedInode> InodeTable::find_or_create(CountedFd path_fd, const FileStat
     if (!taken) return std::unexpected(taken.error());
     identity = *taken;
   }
+  if (!found) {
+    log_full();
+    return failure(ENFILE);
+  }
   if (former_parent != nullptr) drop(*former_parent, {.references = 1});
   return found;
+}
+
+void InodeTable::log_full() {
+  if (full_logged_.test_and_set()) return;
+  TALLY_HOT_PATH_PAUSE("logging allocates");
+  spdlog::error(
+      "no more files can be looked up: the kernel remembers {}, and there is room for no more; "
+      "have it forget some: echo 2 > /proc/sys/vm/drop_caches",
+      size());
 }
 
 void InodeTable::add_lookup(const Inode& inode) {

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <array>
+#include <atomic>
 #include <cerrno>
 #include <cstdint>
 #include <utility>
@@ -166,7 +167,7 @@ class InodeTable {
 
   /// The inode behind `path_fd` (O_PATH, made by open_descriptor), which was found or made as
   /// `name` in `parent` and whose statx is `stat`; both null for an O_TMPFILE. Takes the descriptor
-  /// over or closes it. Counts no lookup. ENFILE when the table is full.
+  /// over or closes it. Counts no lookup. ENFILE when the table is full, which is logged once.
   [[nodiscard]] Result<PinnedInode> find_or_create(CountedFd path_fd, const FileStat& stat,
                                                    const Inode* parent, const char* name)
       TALLY_EXCLUDES(mutex_);
@@ -229,6 +230,7 @@ class InodeTable {
   Inode* acquire_slot() TALLY_REQUIRES(mutex_);
   Inode* create(CountedFd& path_fd, const FileStat& stat) TALLY_REQUIRES(mutex_);
   InodeRef refer(Inode& inode) TALLY_REQUIRES(mutex_);
+  void log_full() TALLY_EXCLUDES(mutex_);
   Remains free_if_unused(Inode& inode) TALLY_REQUIRES(mutex_);
   void drop(Inode& inode, Dropped dropped) TALLY_EXCLUDES(mutex_);
   [[nodiscard]] Inode* set_name(Inode& inode, const Inode& parent, const char* name, uint32_t nlink)
@@ -250,6 +252,7 @@ class InodeTable {
   DirTree& tree_;
   FileHandles handles_;
   std::array<Mutex, lock_count> inode_locks_;
+  std::atomic_flag full_logged_;
 
   mutable Mutex mutex_;  // a leaf but for keys_; no system call is made with it held
   KeyTable keys_;

@@ -2,6 +2,7 @@
 
 #include <sched.h>
 #include <sys/statvfs.h>
+#include <sys/sysinfo.h>
 
 #include <algorithm>
 #include <cstdio>
@@ -16,6 +17,7 @@
 #include "fs/file_handle.hpp"
 #include "fs/inode_table.hpp"
 #include "fs/open_file.hpp"
+#include "fs/preflight.hpp"
 
 namespace tally::fs {
 namespace {
@@ -27,9 +29,13 @@ constexpr uint32_t directories_most = 1 << 27;
 constexpr uint32_t directories_least = 1 << 10;
 constexpr uint32_t linked_inodes_most = 1 << 24;
 constexpr uint32_t inodes_least = 1 << 16;
-constexpr uint32_t inodes_most = 1 << 22;
-constexpr uint32_t handles_most = 1 << 16;
+// The kernel, whose own inodes and dentries take a kibibyte and more each, must be what runs out of
+// memory first and forgets some: this many take 128 GiB of it.
+constexpr uint32_t inodes_most = 1 << 27;
+constexpr uint32_t open_files_most = 1 << 16;
 constexpr uint32_t open_directories_most = 1 << 12;
+// What one request may have open at a time: parents, a victim, a target.
+constexpr uint32_t descriptors_per_request = 4;
 // A requester that blocks in a slow lower filesystem must not hold up the others.
 constexpr uint32_t request_threads_per_processor = 4;
 constexpr uint32_t request_threads_least = 8;
@@ -45,14 +51,17 @@ constexpr uint64_t link_name_bytes = 24;
 constexpr uint64_t link_visit_bytes = 64;
 constexpr uint64_t ring_cell_bytes = 2 * sizeof(uint64_t);
 // Descriptors that are not for requests: one for each device below (FileHandles::devices_max), each
-// request thread's clone of /dev/fuse, each processor's ring and its eventfd, and these: standard
-// streams, the source, /dev/fuse, /proc/self/fd, syslog, and room for what libraries open.
+// request thread's clone of /dev/fuse, the ring and the eventfd of each queue of FUSE over
+// io_uring, and these: standard streams, the source, /dev/fuse, /proc/self/fd, syslog, and room for
+// what libraries open.
+constexpr uint32_t descriptors_per_uring_queue = 2;
 constexpr uint32_t own_descriptors = 32;
 constexpr uint32_t descriptors_least = 32;
 // Of the others this part is for second descriptors of files that are read directly.
 constexpr uint32_t direct_share = 4;
 
 constexpr uint64_t request_buffer_bytes = (1 << 20) + 4096;
+constexpr uint64_t uring_request_bytes = (1 << 20) + 4096;  // what is written, and a header
 constexpr uint64_t stack_bytes = 8 << 20;
 constexpr uint64_t stack_used_bytes = 16 << 10;
 // Scanner: a ScanState for each directory, and names in flight, which are few at a time.
@@ -61,6 +70,14 @@ constexpr uint64_t scanned_name_address_bytes = 256;
 
 uint32_t clamp_count(uint64_t count, uint32_t least, uint32_t most) {
   return static_cast<uint32_t>(std::clamp<uint64_t>(count, least, most));
+}
+
+/// How many descriptors files and directories that are open through the mount may hold for as long
+/// as they like. What is left is for the requests: whoever opens all he can must not keep others
+/// from looking, listing, removing and closing.
+uint32_t handles_within(uint32_t descriptors, uint32_t request_threads) {
+  const uint32_t left = std::max(descriptors / 8, request_threads * descriptors_per_request);
+  return descriptors - std::min(left, descriptors / 2);
 }
 
 std::vector<LimitTerm> terms_of(const Limits& limits, const Options& options,
@@ -97,6 +114,10 @@ std::vector<LimitTerm> terms_of(const Limits& limits, const Options& options,
             options.buffers ? "buffers, buffer_size" : "request threads"),
       term("request threads", limits.request_threads, request_buffer_bytes + stack_used_bytes,
            request_buffer_bytes + stack_bytes, "processors"),
+      term("uring queues", limits.uring_queues,
+           Limits::uring_queue_depth * uring_request_bytes + stack_used_bytes,
+           Limits::uring_queue_depth * uring_request_bytes + stack_bytes,
+           limits.uring_queues != 0 ? "processors the machine can have" : "off"),
       plain("descriptors", limits.descriptors_max, 0,
             "RLIMIT_NOFILE " + std::to_string(machine.descriptors) + " less our own"),
       plain("… for direct reads", limits.direct_descriptors_max, 0, "a quarter, with io=direct"),
@@ -105,7 +126,7 @@ std::vector<LimitTerm> terms_of(const Limits& limits, const Options& options,
 
 }  // namespace
 
-Machine Machine::examine(int source_fd) {
+Machine Machine::examine(int source_fd, UringMode uring) {
   struct statvfs below;
   if (::fstatvfs(source_fd, &below) != 0)
     throw std::system_error(errno, std::generic_category(), "statvfs of the source");
@@ -113,7 +134,9 @@ Machine Machine::examine(int source_fd) {
   const bool known = ::sched_getaffinity(0, sizeof allowed, &allowed) == 0;
   return {.lower_inodes = below.f_files,
           .descriptors = raise_descriptor_limit(),
-          .processors = known ? static_cast<uint32_t>(CPU_COUNT(&allowed)) : 1};
+          .processors = known ? static_cast<uint32_t>(CPU_COUNT(&allowed)) : 1,
+          // As libfuse counts them (lib/fuse_uring.c, fuse_create_ring).
+          .uring_queues = uring_wanted(uring) ? static_cast<uint32_t>(::get_nprocs_conf()) : 0};
 }
 
 Limits Limits::compute(const Options& options, const Machine& machine) {
@@ -131,14 +154,17 @@ Limits Limits::compute(const Options& options, const Machine& machine) {
   limits.settling_files_max = 1 << 16;
   limits.request_threads = clamp_count(uint64_t{machine.processors} * request_threads_per_processor,
                                        request_threads_least, request_threads_most);
+  limits.uring_queues = machine.uring_queues;
   const uint64_t reserved = FileHandles::devices_max + limits.request_threads +
-                            uint64_t{2} * machine.processors + own_descriptors;
+                            uint64_t{descriptors_per_uring_queue} * limits.uring_queues +
+                            own_descriptors;
   const uint64_t available = machine.descriptors > reserved ? machine.descriptors - reserved : 0;
   const uint64_t direct = options.data_path == DataPath::direct ? available / direct_share : 0;
   limits.direct_descriptors_max = static_cast<uint32_t>(direct);
   limits.descriptors_max = clamp_count(available - direct, descriptors_least, UINT32_MAX);
-  limits.open_files_max = std::min(limits.descriptors_max, handles_most);
-  limits.open_directories_max = std::min(limits.descriptors_max, open_directories_most);
+  const uint32_t handles = handles_within(limits.descriptors_max, limits.request_threads);
+  limits.open_directories_max = std::min(handles / 8, open_directories_most);
+  limits.open_files_max = std::min(handles - limits.open_directories_max, open_files_most);
   limits.buffers = options.buffers.value_or(limits.request_threads);
   limits.buffer_size_bytes = options.buffer_size_bytes;
   limits.scan_threads = options.scan_threads.value_or(machine.processors);

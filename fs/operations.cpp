@@ -129,8 +129,9 @@ void forget_multi(fuse_req_t req, size_t count, fuse_forget_data* forgets) {
   fuse_reply_none(req);
 }
 
-void getattr(fuse_req_t req, fuse_ino_t node, fuse_file_info*) {
-  reply_attributes(req, filesystem_of(req).getattr(node));
+void getattr(fuse_req_t req, fuse_ino_t node, fuse_file_info* fi) {
+  OpenFile* const file = fi != nullptr ? &file_of(fi) : nullptr;
+  reply_attributes(req, filesystem_of(req).getattr(node, file));
 }
 
 void setattr(fuse_req_t req, fuse_ino_t node, struct stat* wanted, int to_set, fuse_file_info* fi) {

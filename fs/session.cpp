@@ -51,7 +51,9 @@ std::vector<std::string> libfuse_arguments(const Options& options, const Place& 
   if (is_root) arguments.insert(arguments.end(), {"-osuid", "-odev"});
   if (is_root || options.allow_other) arguments.emplace_back("-oallow_other");
   if (options.debug) arguments.emplace_back("-odebug");
-  if (uring) arguments.emplace_back("-oio_uring");
+  if (uring)
+    arguments.emplace_back("-oio_uring,io_uring_q_depth=" +
+                           std::to_string(Limits::uring_queue_depth));
   for (const auto* restrictions : {&place.restrictions, &options.mount_flags})
     for (const std::string& restriction : *restrictions)
       arguments.push_back("-o" + restriction);
@@ -112,7 +114,7 @@ Session::Session(const Options& options, const Limits& limits, const Place& plac
       limits_(limits),
       place_(place),
       filesystem_(filesystem),
-      uring_wanted_(uring_wanted(options.uring)) {
+      uring_wanted_(limits.uring_queues != 0) {
   const std::vector<std::string> arguments = libfuse_arguments(options, place, uring_wanted_);
   fuse_args args = FUSE_ARGS_INIT(0, nullptr);
   for (const std::string& argument : arguments)

@@ -92,7 +92,8 @@ std::string announcement(const fs::Place& place, fs::Filesystem& filesystem,
 
 int run(const fs::Options& options) {
   const fs::Place place = fs::find_place(options);
-  const fs::Limits limits = fs::Limits::compute(options, fs::Machine::examine(place.source.get()));
+  const fs::Limits limits =
+      fs::Limits::compute(options, fs::Machine::examine(place.source.get(), options.uring));
   if (options.show_limits) {
     std::cout << limits.table();
     return EXIT_SUCCESS;

@@ -53,7 +53,7 @@ TEST_CASE("a filesystem that has no number of inodes gets a stated default") {
   const Limits limits =
       Limits::compute({}, {.lower_inodes = 0, .descriptors = 1024, .processors = 1});
   CHECK(limits.directories_max == 1 << 24);
-  CHECK(limits.inodes_max == 1 << 22);
+  CHECK(limits.inodes_max == 1 << 27);
   CHECK(limits.table().find("default: no number below") != std::string::npos);
 }
 
@@ -61,26 +61,56 @@ TEST_CASE("capacities are bounded on both sides, whatever the filesystem says") 
   const Limits huge =
       Limits::compute({}, {.lower_inodes = UINT64_MAX, .descriptors = 1 << 20, .processors = 1000});
   CHECK(huge.directories_max == 1 << 27);
-  CHECK(huge.inodes_max == 1 << 22);
+  CHECK(huge.inodes_max == 1 << 27);
   CHECK(huge.open_files_max == 1 << 16);
   CHECK(huge.request_threads == 64);
   const Limits tiny = Limits::compute({}, {.lower_inodes = 16, .descriptors = 64, .processors = 1});
   CHECK(tiny.directories_max == 1 << 10);
   CHECK(tiny.inodes_max == 1 << 16);
   CHECK(tiny.descriptors_max == 32);
-  CHECK(tiny.open_files_max == 32);
   CHECK(tiny.request_threads == 8);
 }
 
-TEST_CASE("some descriptors stay for the daemon itself, more with more threads") {
-  const auto left_over = [](uint32_t processors) {
-    const Machine machine = {.lower_inodes = 1, .descriptors = 20'000, .processors = processors};
+TEST_CASE("some descriptors stay for the daemon itself, more with more threads and queues") {
+  const auto left_over = [](uint32_t processors, uint32_t uring_queues) {
+    const Machine machine = {.lower_inodes = 1,
+                             .descriptors = 20'000,
+                             .processors = processors,
+                             .uring_queues = uring_queues};
     const Limits limits = Limits::compute({}, machine);
     return machine.descriptors - limits.descriptors_max - limits.direct_descriptors_max;
   };
-  CHECK(left_over(2) >= 8 + 2 * 2);
-  CHECK(left_over(16) >= 64 + 2 * 16);
-  CHECK(left_over(2) < 200);
+  CHECK(left_over(2, 0) >= 8);
+  CHECK(left_over(16, 0) >= 64);
+  CHECK(left_over(2, 0) < 200);
+  INFO("a container that may run on two of 64 processors has 64 rings and eventfds");
+  CHECK(left_over(2, 64) == left_over(2, 0) + 2 * 64);
+}
+
+TEST_CASE("the queues of FUSE over io_uring have their term") {
+  const auto address_bytes = [](uint32_t uring_queues) {
+    Machine machine = small_machine;
+    machine.uring_queues = uring_queues;
+    uint64_t sum_bytes = 0;
+    for (const auto& term : Limits::compute({}, machine).terms)
+      sum_bytes += term.bytes_address;
+    return sum_bytes;
+  };
+  CHECK(address_bytes(64) - address_bytes(0) >= uint64_t{64} * 8 * (1 << 20));
+}
+
+TEST_CASE("what is open through the mount leaves descriptors to the requests") {
+  for (const uint32_t descriptors : {64U, 256U, 1024U, 20'000U, 1U << 20}) {
+    INFO(descriptors);
+    const Limits limits =
+        Limits::compute({}, {.lower_inodes = 1000, .descriptors = descriptors, .processors = 2});
+    const uint32_t handles = limits.open_files_max + limits.open_directories_max;
+    CHECK(limits.open_files_max > 0);
+    CHECK(limits.open_directories_max > 0);
+    CHECK(handles >= std::min(limits.descriptors_max / 2, 1U << 16));
+    CHECK(limits.descriptors_max - handles >= limits.descriptors_max / 8);
+    if (descriptors >= 256) CHECK(limits.descriptors_max - handles >= 4 * limits.request_threads);
+  }
 }
 
 TEST_CASE("direct reads have a share of the descriptors, which they don't have with io=buffered") {

@@ -174,3 +174,45 @@ TEST_CASE("files that are open and read from the device leave the daemon descrip
   // Every request thread may need one for a moment.
   CHECK(descriptors_of(mount.daemon().pid()) <= descriptors_max - 16);
 }
+
+TEST_CASE("whoever opens all the files it can keeps nobody from looking, listing and removing") {
+  if (!can_mount()) return;
+  const MountFolders folders;
+  REQUIRE(::mkdir(folders.source("directory").c_str(), 0755) == 0);
+  for (int file = 0; file < 300; ++file)
+    write_file(folders.source("f" + std::to_string(file)), "x");
+  const Mount mount(folders, {.process = {.descriptors_max = 256}});
+  std::vector<UniqueFd> held;
+  std::vector<UniqueFd> directories;
+  for (int file = 0; file < 300; ++file) {
+    UniqueFd fd(::open(mount.at("f" + std::to_string(file)).c_str(), O_RDWR | O_CLOEXEC));
+    if (fd) held.push_back(std::move(fd));
+  }
+  for (int i = 0; i < 300; ++i) {
+    UniqueFd directory(::open(mount.at("directory").c_str(), O_RDONLY | O_CLOEXEC));
+    if (directory) directories.push_back(std::move(directory));
+  }
+  CHECK(held.size() > 64);
+  CHECK(held.size() < 200);
+  REQUIRE(directories.size() > 8);
+  directories.pop_back();
+
+  struct stat st{};
+  CHECK(::stat(mount.at("f299").c_str(), &st) == 0);
+  std::error_code error;
+  const std::filesystem::directory_iterator first(mount.at(), error);
+  CHECK_FALSE(error);
+  CHECK(std::distance(first, std::filesystem::directory_iterator()) == 301);
+  CHECK(::unlink(mount.at("f298").c_str()) == 0);
+  CHECK(::mkdir(mount.at("made").c_str(), 0755) == 0);
+  CHECK(::rename(mount.at("f297").c_str(), mount.at("made/f297").c_str()) == 0);
+  CHECK(read_xattr(mount.at(), "user.tally.rfiles").value() == "299");
+  for (const UniqueFd& fd : held) {
+    CHECK(::fstat(fd.get(), &st) == 0);
+    CHECK(::fchmod(fd.get(), 0600) == 0);
+    CHECK(::ftruncate(fd.get(), 7) == 0);
+  }
+  held.clear();
+  directories.clear();
+  check_counters(mount);
+}
