@@ -24,7 +24,8 @@ TEST_CASE("an automount point is stat'ed as what is mounted on it, on first cont
   const bool mounted = ::mount("debugfs", debugfs.c_str(), "debugfs", 0, nullptr) == 0;
   if (!mounted || !std::filesystem::exists(debugfs + "/tracing")) {
     if (mounted) ::umount2(debugfs.c_str(), MNT_DETACH);
-    return SUCCEED("tracefs is the only automount point that is at hand, and not everywhere");
+    SUCCEED("tracefs is the only automount point that is at hand, and not everywhere");
+    return;
   }
   {
     const UniqueFd parent(::open(debugfs.c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC));
