@@ -77,11 +77,12 @@ int ScanCommand::run() {
   if (!summary)
     throw std::runtime_error("cannot scan " + directory_ + ": " + summary.error().message());
 
-  const ScanReport report{.directory = directory_,
-                          .tree = tree,
-                          .scanner = scanner,
-                          .summary = *summary,
-                          .largest = largest_directories(tree, top_)};
+  ScanReport report{.directory = directory_,
+                    .tree = tree,
+                    .scanner = scanner,
+                    .summary = *summary,
+                    .largest = std::nullopt};
+  if (top_ != 0) report.largest = largest_directories(tree, top_);
   report.print_errors();
   if (json_) {
     report.print_json();
