@@ -73,7 +73,7 @@ int ScanCommand::run() {
                    .keep_names = top_ != 0,
                    .events = progress->events()});
   const auto summary = scanner.run(source.get());
-  progress.reset();
+  progress.reset();  // what is reported next begins in a line of its own
   if (!summary)
     throw std::runtime_error("cannot scan " + directory_ + ": " + summary.error().message());
 
