@@ -48,6 +48,11 @@ Status HardLinks::record(LinkIndex link, DirIndex dir) {
     ++inode.names;
     return {};
   }
+  return record_anew(link, dir);
+}
+
+Status HardLinks::record_anew(LinkIndex link, DirIndex dir) {
+  Link& inode = links_[link];
   const auto name = names_.acquire();
   if (!name) return std::unexpected(name.error());
   names_[*name] = {.link = link,
@@ -164,7 +169,13 @@ Status HardLinks::add_scanned_name(DirIndex dir, const FileStat& stat) {
     if (!created) return std::unexpected(created.error());
     link = *created;
   }
-  return record(link, dir);
+  // A look at the newest only: a directory is read in one go, so that a second name in it mostly
+  // follows the first, and an inode in a farm of snapshots has names in very many directories.
+  Link& inode = links_[link];
+  if (!inode.first_name || names_[inode.first_name].dir != dir) return record_anew(link, dir);
+  ++names_[inode.first_name].count;
+  ++inode.names;
+  return {};
 }
 
 void HardLinks::fold() {
