@@ -52,6 +52,11 @@ Status HardLinks::record(LinkIndex link, DirIndex dir) {
     ++inode.names;
     return {};
   }
+  return record_anew(link, dir);
+}
+
+Status HardLinks::record_anew(LinkIndex link, DirIndex dir) {
+  Link& inode = links_[link];
   const auto name = names_.acquire();
   if (!name) return std::unexpected(name.error());
   names_[*name] = {.link = link,
@@ -163,9 +168,16 @@ FileStat HardLinks::counted(LinkIndex link) {
 Status HardLinks::add_scanned_name(DirIndex dir, const FileStat& stat) {
   MutexLock lock(mutex_);
   const LinkIndex known = find(stat.key);
-  if (known) return record(known, dir);
-  const auto created = create(stat, dir);
-  if (!created) return std::unexpected(created.error());
+  if (!known) {
+    const auto created = create(stat, dir);
+    return created ? Status() : std::unexpected(created.error());
+  }
+  // A look at the newest only: a directory is read in one go, so that a second name in it mostly
+  // follows the first, and an inode in a farm of snapshots has names in very many directories.
+  Link& inode = links_[known];
+  if (!inode.first_name || names_[inode.first_name].dir != dir) return record_anew(known, dir);
+  ++names_[inode.first_name].count;
+  ++inode.names;
   return {};
 }
 

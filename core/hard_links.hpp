@@ -99,7 +99,8 @@ class HardLinks {
     uint32_t move_stamp;  // the last move_directory() that met it
   };
 
-  /// All names of one inode in one directory.
+  /// Names of one inode in one directory. Mostly all of them; but names that a scan finds in turns
+  /// with another directory's, as two workers read both, have several of these.
   struct Name {
     LinkIndex link;
     DirIndex dir;
@@ -122,6 +123,7 @@ class HardLinks {
 
   Result<LinkIndex> create(const FileStat& stat, DirIndex dir) TALLY_REQUIRES(mutex_);
   Status record(LinkIndex link, DirIndex dir) TALLY_REQUIRES(mutex_);
+  Status record_anew(LinkIndex link, DirIndex dir) TALLY_REQUIRES(mutex_);
   bool unrecord(LinkIndex link, DirIndex dir) TALLY_REQUIRES(mutex_);
   void link_into_dir(NameIndex name) TALLY_REQUIRES(mutex_);
   void unlink_from_dir(NameIndex name) TALLY_REQUIRES(mutex_);

@@ -30,7 +30,7 @@ void ScanEvents::push(const ScanEvent& event) {
 bool ScanEvents::wait(ScanEvent& event) {
   while (true) {
     // In this order: what was pushed before the end is still seen.
-    const bool finished = finished_.load(std::memory_order_acquire);
+    const bool finished = is_finished();
     if (pop(event)) return true;
     if (finished) return false;
     std::this_thread::sleep_for(pause_empty);

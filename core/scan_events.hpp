@@ -51,6 +51,9 @@ class ScanEvents {
   /// For the consumer: the next event, waiting for it. False when the scan is over.
   [[nodiscard]] bool wait(ScanEvent& event);
 
+  /// For the consumer: whether the scan is over. Events may still be there to be taken.
+  [[nodiscard]] bool is_finished() const { return finished_.load(std::memory_order_acquire); }
+
   /// How many events were dropped because the consumer had stopped taking them.
   [[nodiscard]] uint64_t lost() const { return lost_.load(); }
 

@@ -73,15 +73,16 @@ int ScanCommand::run() {
                    .keep_names = top_ != 0,
                    .events = progress->events()});
   const auto summary = scanner.run(source.get());
-  progress.reset();
+  progress.reset();  // what is reported next begins in a line of its own
   if (!summary)
     throw std::runtime_error("cannot scan " + directory_ + ": " + summary.error().message());
 
-  const ScanReport report{.directory = directory_,
-                          .tree = tree,
-                          .scanner = scanner,
-                          .summary = *summary,
-                          .largest = largest_directories(tree, top_)};
+  ScanReport report{.directory = directory_,
+                    .tree = tree,
+                    .scanner = scanner,
+                    .summary = *summary,
+                    .largest = std::nullopt};
+  if (top_ != 0) report.largest = largest_directories(tree, top_);
   report.print_errors();
   if (json_) {
     report.print_json();

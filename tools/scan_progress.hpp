@@ -1,5 +1,6 @@
 #pragma once
 
+#include <cstdint>
 #include <memory>
 #include <string>
 #include <thread>
@@ -24,8 +25,10 @@ class ScanProgress {
 
  private:
   void show() const;
+  [[nodiscard]] uint32_t take_some(uint64_t& entries) const;
+  void print(uint64_t entries, double seconds) const;
 
-  const std::string what_;
+  std::string what_;
   std::unique_ptr<ScanEvents> events_;
   std::thread thread_;
 };

@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <cstdio>
-#include <iostream>
 #include <string_view>
 
 #include <nlohmann/json.hpp>
@@ -144,8 +143,9 @@ void ScanReport::print() const {
   print_line("hard links", count(summary.counts.linked_names));
   print_line("newest", date_text(totals.rctime_ns));
   print_line("scanned in", duration + count(static_cast<int64_t>(rate)) + " entries/s)");
-  if (!largest.empty()) std::printf("\nlargest directories on disk\n");
-  for (const DirIndex dir : largest)
+  if (!largest || largest->empty()) return;
+  std::printf("\nlargest directories on disk\n");
+  for (const DirIndex dir : *largest)
     std::printf("%11s  %s\n",
                 bytes_text(static_cast<uint64_t>(bytes_of(tree.counters(dir).rdisk))).c_str(),
                 full_path(scanner.path_of(dir)).c_str());
@@ -165,13 +165,17 @@ void ScanReport::print_json() const {
   json["errors"] = errors;
   json["errors_by_kind"] = kinds;
   json["seconds"] = summary.seconds;
-  for (const DirIndex dir : largest) {
-    Json one;
-    add_path(one, full_path(scanner.path_of(dir)));
-    add_counters(one, tree.counters(dir));
-    json["top"].push_back(one);
+  if (largest) {
+    Json top = Json::array();
+    for (const DirIndex dir : *largest) {
+      Json one;
+      add_path(one, full_path(scanner.path_of(dir)));
+      add_counters(one, tree.counters(dir));
+      top.push_back(one);
+    }
+    json["top"] = top;
   }
-  std::cout << dump(json, 2) << '\n';
+  std::printf("%s\n", dump(json, 2).c_str());
 }
 
 void ScanReport::print_errors() const {

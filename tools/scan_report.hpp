@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -19,7 +20,7 @@ struct ScanReport {
   const DirTree& tree;
   const Scanner& scanner;
   const ScanSummary& summary;
-  std::vector<DirIndex> largest;
+  std::optional<std::vector<DirIndex>> largest;  ///< if that was asked for
 
   /// Totals for people, on standard output.
   void print() const;

@@ -4,6 +4,8 @@
 //
 // Each subcommand adds itself to the command line and returns what to do; see scan_command.hpp.
 
+#include <cerrno>
+#include <cstdio>
 #include <exception>
 #include <functional>
 #include <iostream>
@@ -11,10 +13,14 @@
 
 #include <CLI/CLI.hpp>
 
+#include "core/result.hpp"
 #include "tools/exit_status.hpp"
 #include "tools/scan_command.hpp"
 
-int main(int argc, char** argv) {
+namespace {
+
+/// What the command line asks for. Returns the exit status.
+int run(int argc, char** argv) {
   using namespace tally::tools;
   CLI::App app("Totals of directories: how big, how many, how new.", "tally");
   app.require_subcommand(1);
@@ -34,4 +40,16 @@ int main(int argc, char** argv) {
     std::cerr << "tally: " << error.what() << '\n';
   }
   return exit_incomplete;
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  const int status = run(argc, argv);
+  // Totals that did not arrive were not told: a full disk, a device that fails.
+  int error = std::fflush(stdout) != 0 ? errno : 0;
+  if (error == 0 && std::ferror(stdout) != 0) error = EIO;  // an earlier part, and why is forgotten
+  if (error == 0) return status;
+  std::cerr << "tally: cannot write the output: " << tally::Errno{error}.message() << '\n';
+  return tally::tools::exit_incomplete;
 }

@@ -63,12 +63,13 @@ void write_out(const fs::Place& place) {
 ScanSummary scan(const fs::Options& options, const fs::Limits& limits, const fs::Place& place,
                  fs::Filesystem& filesystem) {
   tell_service_manager("STATUS=Scanning " + place.source_path);
-  ScanProgress progress(place.source_path);
+  std::optional<ScanProgress> progress(std::in_place, place.source_path);
   Scanner scanner(filesystem.accounts().tree(), filesystem.accounts().links(),
                   {.threads = limits.scan_threads,
                    .queue_depth = options.queue_depth,
-                   .events = progress.events()});
+                   .events = progress->events()});
   const auto summary = scanner.run(place.source.get());
+  progress.reset();  // what is reported next begins in a line of its own
   if (!summary)
     throw fs::StartupError("cannot scan " + place.source_path + ": " + summary.error().message());
   report_errors(scanner, place.source_path);

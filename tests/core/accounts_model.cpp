@@ -126,13 +126,13 @@ void AccountsModel::step() {
     Operation operation;
   };
   static constexpr Weighted table[] = {
-      {14, &AccountsModel::create},      {14, &AccountsModel::write},
-      {4, &AccountsModel::chmod},        {12, &AccountsModel::link},
-      {16, &AccountsModel::unlink},      {8, &AccountsModel::open_close},
-      {2, &AccountsModel::tmpfile},      {14, &AccountsModel::rename},
-      {4, &AccountsModel::exchange},     {7, &AccountsModel::make_dir},
-      {6, &AccountsModel::remove_dir},   {2, &AccountsModel::external_link},
-      {6, &AccountsModel::forget_record}};
+      {14, &AccountsModel::create},       {14, &AccountsModel::write},
+      {4, &AccountsModel::chmod},         {12, &AccountsModel::link},
+      {16, &AccountsModel::unlink},       {8, &AccountsModel::open_close},
+      {2, &AccountsModel::tmpfile},       {14, &AccountsModel::rename},
+      {4, &AccountsModel::exchange},      {7, &AccountsModel::make_dir},
+      {6, &AccountsModel::remove_dir},    {2, &AccountsModel::external_link},
+      {6, &AccountsModel::forget_record}, {1, &AccountsModel::scan_again}};
   int total = 0;
   for (const Weighted& entry : table)
     total += entry.weight;
@@ -401,6 +401,48 @@ void AccountsModel::forget_record() {
   if (place.file()->record.link && place.file()->external > 0 && place.file()->names == 1) return;
   note("forget inode " + std::to_string(place.file()->ino));
   place.file()->recorded = false;
+}
+
+void AccountsModel::scan_again() {
+  note("scan again");
+  for (const FilePtr& file : open_files_)
+    file->handles = 0;
+  open_files_.clear();
+  rctime_seen_.clear();
+  accounts_ = std::make_unique<Accounts>(4096, 4096);
+  Dir& root = *dirs_.front();
+  root.index = accounts_->tree().insert({}, stat_of(root)).value();
+  insert_below(root);
+
+  std::vector<Place> places;
+  for (Dir* dir : dirs_)
+    for (const auto& [name, file] : dir->files)
+      places.push_back({.dir = dir, .name = name});
+  // Workers read different directories at the same time: names come in any order.
+  std::ranges::shuffle(places, random_);
+  for (const Place& place : places) {
+    File& file = *place.file();
+    file.recorded = false;
+    file.record = {};
+    const FileStat stat = stat_of(file);
+    accounts_->tree().add_entries(place.dir->index, +1);
+    if (stat.nlink > 1) {
+      (void)accounts_->links().add_scanned_name(place.dir->index, stat);
+    } else {
+      accounts_->tree().apply(
+          place.dir->index,
+          {.bytes = stat.size, .disk = stat.blocks, .unique = stat.blocks, .files = 1},
+          stat.ctime_ns);
+    }
+  }
+  accounts_->links().fold();
+}
+
+void AccountsModel::insert_below(Dir& dir) {
+  for (const auto& [name, child] : dir.dirs) {
+    child->index = accounts_->dir_created(dir.index, stat_of(*child)).value();
+    insert_below(*child);
+  }
 }
 
 // --- The oracle ------------------------------------------------------------------------------

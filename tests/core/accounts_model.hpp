@@ -64,11 +64,13 @@ class AccountsModel {
   void remove_dir();
   void external_link();
   void forget_record();
+  void scan_again();
 
   void drop_name(Dir& dir, const std::string& name);
   void rename_file(const Place& from, const Place& to);
   void rename_dir(const Place& from, const Place& to);
   void move_child_dir(Dir& child, Dir& to, const std::string& name);
+  void insert_below(Dir& dir);
   static bool is_below(const Dir* dir, const Dir* ancestor);
 
   Recount recount(Dir& dir, std::string& found);

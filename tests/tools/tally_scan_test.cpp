@@ -74,6 +74,23 @@ TEST_CASE("tally scan --top lists the largest directories, also those whose name
   CHECK(totals["top"][1].at("rbytes") == 100'000);
 }
 
+TEST_CASE("tally scan --json --top has an empty list where there are no directories below") {
+  const TempFolder folder("tally");
+  CHECK(json::parse(run_tally("scan --json --top 2 " + folder.path()).output).at("top").empty());
+  CHECK(json::parse(run_tally("scan --json " + folder.path()).output).count("top") == 0);
+}
+
+TEST_CASE("totals that can't be written are a failure, for people, programs and as help") {
+  const TempFolder folder("tally");
+  for (const std::string& arguments : {"scan " + folder.path(), "scan --json " + folder.path(),
+                                       std::string("--help"), std::string("scan --help")}) {
+    INFO(arguments);
+    const Outcome outcome = run_tally(arguments + " 2>&1 >/dev/full");
+    CHECK(outcome.status == 1);
+    CHECK(outcome.output == "tally: cannot write the output: No space left on device\n");
+  }
+}
+
 TEST_CASE("tally scan for people shows a size in binary units and exactly") {
   const TempFolder folder("tally");
   std::ofstream(folder.path() + "/file") << std::string(3 << 20, 'x');
