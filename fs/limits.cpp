@@ -43,9 +43,11 @@ constexpr uint64_t link_names_per_inode = 16;
 constexpr uint64_t link_name_bytes = 24;
 constexpr uint64_t link_visit_bytes = 64;
 constexpr uint64_t ring_cell_bytes = 2 * sizeof(uint64_t);
-// Descriptors that are not for requests: one for each device below (FileHandles::devices_max), each
-// request thread's clone of /dev/fuse, each processor's ring and its eventfd, and these: standard
-// streams, the source, /dev/fuse, /proc/self/fd, syslog, and room for what libraries open.
+// Descriptors that are not counted: one for each device below (FileHandles::devices_max); each
+// request thread's clone of /dev/fuse, and one that it opens for a moment (a caller's status, a
+// copy to close); each processor's ring and its eventfd; and these: standard streams, the source,
+// /dev/fuse, /proc/self/fd, syslog, and room for what libraries open.
+constexpr uint32_t descriptors_per_thread = 2;
 constexpr uint32_t own_descriptors = 32;
 constexpr uint32_t descriptors_least = 32;
 // Of the others this part is for second descriptors of files that are read directly.
@@ -130,7 +132,8 @@ Limits Limits::compute(const Options& options, const Machine& machine) {
   limits.settling_files_max = 1 << 16;
   limits.request_threads = clamp_count(uint64_t{machine.processors} * request_threads_per_processor,
                                        request_threads_least, request_threads_most);
-  const uint64_t reserved = FileHandles::devices_max + limits.request_threads +
+  const uint64_t reserved = FileHandles::devices_max +
+                            uint64_t{descriptors_per_thread} * limits.request_threads +
                             uint64_t{2} * machine.processors + own_descriptors;
   const uint64_t available = machine.descriptors > reserved ? machine.descriptors - reserved : 0;
   const uint64_t direct = options.data_path == DataPath::direct ? available / direct_share : 0;
