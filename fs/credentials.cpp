@@ -100,20 +100,25 @@ class GroupsReader {
   bool in_number_ = false;
 };
 
-void read_groups(pid_t thread, GroupList& groups) {
+/// None of a thread that is gone or can't be seen, which gives the caller no right that it hasn't
+/// got. Fails where the daemon lacks the means to look.
+Status read_groups(pid_t thread, GroupList& groups) {
   groups.count = 0;
   // A thread has an entry of its own under /proc even though listings show only processes.
   std::array<char, 32> path;
   std::snprintf(path.data(), path.size(), "/proc/%d/status", thread);
   const UniqueFd fd(::open(path.data(), O_RDONLY | O_CLOEXEC));
-  if (!fd) return;
+  if (!fd) {
+    const bool lacks = errno == EMFILE || errno == ENFILE || errno == ENOMEM;
+    return lacks ? Status(last_error()) : Status();
+  }
   GroupsReader reader(groups);
   std::array<char, 4096> buffer;
   while (true) {
     const ssize_t length = ::read(fd.get(), buffer.data(), buffer.size());
-    if (length <= 0) return;
+    if (length <= 0) return {};
     for (const char c : std::span(buffer.data(), static_cast<std::size_t>(length)))
-      if (!reader.feed(c)) return;
+      if (!reader.feed(c)) return {};
   }
 }
 
@@ -207,7 +212,7 @@ Status Credentials::become_creator(const Caller& caller) const {
   // Whoever has CAP_FSETID is not asked for groups.
   if (!can_switch_ || caller.uid == 0) return {};
   GroupList groups;
-  read_groups(caller.pid, groups);
+  if (const Status read = read_groups(caller.pid, groups); !read) return read;
   return set_groups(groups.span());
 }
 

@@ -41,7 +41,7 @@ class Credentials {
   /// For creating: become(), the caller's supplementary groups, read from /proc (a caller that has
   /// exited already has none), and its umask, which the lower filesystem applies unless the
   /// directory has a default ACL. The umask also where the daemon may not switch; ENOMEM if the
-  /// thread can't have one of its own.
+  /// thread can't have one of its own, EMFILE or ENFILE if there is no descriptor to read with.
   [[nodiscard]] Status become_creator(const Caller& caller) const;
 
   /// For everything that has been checked completely (chmod, chown, times, xattrs, links, renames):

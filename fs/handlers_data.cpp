@@ -22,6 +22,13 @@ Status status_of(int result) {
   return {};
 }
 
+/// What closing a descriptor of the file tells: network filesystems report then what became of the
+/// writes before. Where there is no descriptor to be had, a sync tells as much.
+Status close_copy(int fd) {
+  const int copy = ::dup(fd);
+  return status_of(copy >= 0 ? ::close(copy) : ::fsync(fd));
+}
+
 Result<std::span<const std::byte>> read_buffered(int fd, std::span<std::byte> buffer,
                                                  off_t offset) {
   std::size_t done = 0;
@@ -96,10 +103,8 @@ Result<std::size_t> Filesystem::write(const Caller& caller, OpenFile& file,
 
 Status Filesystem::flush(OpenFile& file) {
   TALLY_HOT_PATH("flush");
-  // A close is when network filesystems report what became of the writes before it.
   const bool was_written = file.written.load(std::memory_order_relaxed);
-  const int copy = was_written ? ::dup(file.fd.get()) : -1;
-  const Status closed = copy >= 0 ? status_of(::close(copy)) : Status();
+  const Status closed = was_written ? close_copy(file.fd.get()) : Status();
   observe_after(file, false);
   return closed;
 }

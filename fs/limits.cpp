@@ -50,11 +50,13 @@ constexpr uint64_t link_names_per_inode = 16;
 constexpr uint64_t link_name_bytes = 24;
 constexpr uint64_t link_visit_bytes = 64;
 constexpr uint64_t ring_cell_bytes = 2 * sizeof(uint64_t);
-// Descriptors that are not for requests: one for each device below (FileHandles::devices_max), each
-// request thread's clone of /dev/fuse, the ring and the eventfd of each queue of FUSE over
-// io_uring, and these: standard streams, the source, /dev/fuse, /proc/self/fd, syslog, and room for
-// what libraries open.
-constexpr uint32_t descriptors_per_uring_queue = 2;
+// Descriptors that are not counted: one for each device below (FileHandles::devices_max); each
+// request thread's clone of /dev/fuse, and one that it opens for a moment (a caller's status, a
+// copy to close); the ring, the eventfd and such a moment's one of each queue of FUSE over io_uring;
+// and these: standard streams, the source, /dev/fuse, /proc/self/fd, syslog, and room for what
+// libraries open.
+constexpr uint32_t descriptors_per_thread = 2;
+constexpr uint32_t descriptors_per_uring_queue = 3;
 constexpr uint32_t own_descriptors = 32;
 constexpr uint32_t descriptors_least = 32;
 // Of the others this part is for second descriptors of files that are read directly.
@@ -155,7 +157,8 @@ Limits Limits::compute(const Options& options, const Machine& machine) {
   limits.request_threads = clamp_count(uint64_t{machine.processors} * request_threads_per_processor,
                                        request_threads_least, request_threads_most);
   limits.uring_queues = machine.uring_queues;
-  const uint64_t reserved = FileHandles::devices_max + limits.request_threads +
+  const uint64_t reserved = FileHandles::devices_max +
+                            uint64_t{descriptors_per_thread} * limits.request_threads +
                             uint64_t{descriptors_per_uring_queue} * limits.uring_queues +
                             own_descriptors;
   const uint64_t available = machine.descriptors > reserved ? machine.descriptors - reserved : 0;

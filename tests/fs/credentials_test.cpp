@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <grp.h>
 #include <linux/capability.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 
@@ -209,6 +210,24 @@ TEST_CASE("what is created knows the caller's supplementary groups") {
   });
   // A setgid bit that somebody outside of the group asks for is dropped (inode_init_owner).
   REQUIRE(modes == std::vector<mode_t>{02750, 0750, 02750, 0750});
+}
+
+TEST_CASE("nothing is created for a caller whose groups can't be read for lack of descriptors") {
+  if (needs_root()) return;
+  const Credentials credentials;
+  const CallerThread caller({3003});
+  tally::Status became;
+  on_another_thread([&] {
+    rlimit before;
+    ::getrlimit(RLIMIT_NOFILE, &before);
+    rlimit none = before;
+    none.rlim_cur = 0;  // open descriptors stay, new ones are EMFILE
+    ::setrlimit(RLIMIT_NOFILE, &none);
+    became = credentials.become_creator({1000, 1000, caller.id()});
+    ::setrlimit(RLIMIT_NOFILE, &before);
+  });
+  REQUIRE_FALSE(became);
+  REQUIRE(became.error().value == EMFILE);
 }
 
 TEST_CASE("the groups of one user are not left to the next") {

@@ -1,55 +1,39 @@
-#include <fcntl.h>
-#include <unistd.h>
-
 #include <algorithm>
 #include <atomic>
-#include <functional>
+#include <chrono>
 #include <random>
 #include <thread>
+#include <vector>
 
 #include <catch2/catch.hpp>
 
-#include "core/scanner.hpp"
-#include "fs/filesystem.hpp"
 #include "fs/settler.hpp"
-#include "tests/naive_count.hpp"
-#include "tests/temp_folder.hpp"
+#include "tests/fs/filesystem_fixture.hpp"
 
 // What becomes of the blocks of files that were released, without the half minute that a mount
-// waits. Requests come from threads of their own, since these become somebody else.
+// waits.
 
 using namespace std::chrono_literals;
-using tally::UniqueFd;
-using tally::fs::Caller;
 using tally::fs::Filesystem;
 using tally::fs::Settler;
-using tally::test::TempFolder;
+using tally::test::FilesystemFixture;
 
 namespace {
 
-constexpr off_t block_bytes = 4096;
-
-class SettlingFilesystem {
+class SettlingFilesystem : public FilesystemFixture {
  public:
-  SettlingFilesystem() {
-    scanner_.run(source_.get()).value();
-    filesystem_.start();
-    filesystem_.set_settler(&settler_);
-  }
+  SettlingFilesystem() { filesystem.set_settler(&settler_); }
 
   /// Makes a file with these blocks written, in this order; synced after the first `synced` of
   /// them, and released.
   void write_file(const std::string& name, const std::vector<off_t>& blocks, std::size_t synced) {
     on_request_thread([&] {
-      const auto created = filesystem_.create(caller_, FUSE_ROOT_ID, name.c_str(), 0644, O_WRONLY);
-      tally::fs::OpenFile* const file = created.value().opened.file;
-      const std::string block(block_bytes, 's');
+      tally::fs::OpenFile& file = create(name);
       for (std::size_t i = 0; i < blocks.size(); ++i) {
-        if (i == synced) static_cast<void>(filesystem_.fsync(*file, false));
-        static_cast<void>(filesystem_.write(caller_, *file, block, blocks[i] * block_bytes,
-                                            Filesystem::WriteKind::at_offset));
+        if (i == synced) filesystem.fsync(file, false).value();
+        write_block(file, blocks[i]);
       }
-      filesystem_.release(file);
+      filesystem.release(&file);
     });
   }
 
@@ -60,27 +44,10 @@ class SettlingFilesystem {
     REQUIRE(settled_ == count);
   }
 
-  [[nodiscard]] int64_t counted_bytes() {
-    auto& tree = filesystem_.accounts().tree();
-    return tree.counters(tree.root()).rdisk.count * 512;
-  }
-
-  [[nodiscard]] int64_t bytes_on_disk() const {
-    tally::test::sync_filesystem(folder_.path());
-    return tally::test::naive_count(folder_.path()).at("").rdisk;
-  }
-
  private:
-  static void on_request_thread(const std::function<void()>& work) { std::thread(work).join(); }
-
-  TempFolder folder_{"settle"};
-  UniqueFd source_{::open(folder_.path().c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC)};
-  Filesystem filesystem_{source_.get(), {}};
-  tally::Scanner scanner_{filesystem_.accounts().tree(), filesystem_.accounts().links(), {}};
-  const Caller caller_ = {.uid = ::geteuid(), .gid = ::getegid(), .pid = ::getpid()};
   std::atomic<std::size_t> settled_ = 0;
   Settler settler_{1000, 0ms, [this](uint64_t node, Settler::Call) {
-                     filesystem_.settle(node, Filesystem::Settling::written_back);
+                     filesystem.settle(node, Filesystem::Settling::written_back);
                      ++settled_;
                    }};
 };
