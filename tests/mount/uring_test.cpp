@@ -3,7 +3,9 @@
 
 #include <fcntl.h>
 #include <sys/file.h>
+#include <sys/mount.h>
 #include <sys/stat.h>
+#include <sys/sysinfo.h>
 #include <unistd.h>
 
 #include <atomic>
@@ -135,4 +137,23 @@ TEST_CASE("over io_uring SIGTERM under load ends the daemon cleanly") {
     for (std::thread& thread : load)
       thread.join();
   }
+}
+
+TEST_CASE("over io_uring a daemon that can't go on ends its rings first, and its mount") {
+  if (!can_mount() || !has_programs({"strace"})) return;
+  const UringEnabled enabled;
+  if (!can_use(enabled)) return;
+  const MountFolders folders;
+  // The first thread after those of io_uring can't be made.
+  const std::string failing = std::to_string(::get_nprocs_conf() + 1);
+  const auto command =
+      injected_command("clone3", "clone3:error=EAGAIN:when=" + failing,
+                       {"-f", "-ouring=on,scan_threads=1", folders.source(), folders.mountpoint()});
+  const Finished finished = run(command);
+  INFO(finished.output);
+  CHECK(finished.status == 1);
+  const std::string killed_with_the_process = "exited with 1";
+  CHECK(finished.output.find(killed_with_the_process) ==
+        finished.output.rfind(killed_with_the_process));
+  CHECK(::umount2(folders.mountpoint().c_str(), MNT_DETACH) == -1);
 }
