@@ -1,6 +1,7 @@
 #include "fs/operations.hpp"
 
 #include <limits.h>
+#include <pthread.h>
 #include <sys/ioctl.h>
 
 #include <algorithm>
@@ -19,7 +20,16 @@ namespace tally::fs {
 
 namespace {
 
+/// libfuse ends its threads for io_uring with pthread_cancel (lib/fuse_uring.c,
+/// fuse_session_destruct_uring) after it has woken them, which would do. It must not end one amid a
+/// request: what destructors call, such as close(2), may be where it would happen.
+void keep_from_being_cancelled() {
+  thread_local const int refused = ::pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, nullptr);
+  static_cast<void>(refused);
+}
+
 Filesystem& filesystem_of(fuse_req_t req) {
+  keep_from_being_cancelled();
   return *static_cast<Filesystem*>(fuse_req_userdata(req));
 }
 

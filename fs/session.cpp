@@ -110,12 +110,9 @@ void Session::Destroy::operator()(fuse_session* session) const { fuse_session_de
 
 Session::Session(const Options& options, const Limits& limits, const Place& place,
                  Filesystem& filesystem)
-    : options_(options),
-      limits_(limits),
-      place_(place),
-      filesystem_(filesystem),
-      uring_wanted_(limits.uring_queues != 0) {
-  const std::vector<std::string> arguments = libfuse_arguments(options, place, uring_wanted_);
+    : options_(options), limits_(limits), place_(place), filesystem_(filesystem) {
+  const std::vector<std::string> arguments =
+      libfuse_arguments(options, place, limits.uring_queues != 0);
   fuse_args args = FUSE_ARGS_INIT(0, nullptr);
   for (const std::string& argument : arguments)
     if (fuse_opt_add_arg(&args, argument.c_str()) != 0) throw std::bad_alloc();
@@ -128,26 +125,32 @@ Session::Session(const Options& options, const Limits& limits, const Place& plac
 
 Session::~Session() {
   if (!session_) return;
+  if (rings_run_) {
+    // Only the end of a loop stops the threads of libfuse that use the filesystem through rings.
+    fuse_session_exit(session_.get());
+    fuse_session_loop(session_.get());
+  }
   if (handles_signals_) fuse_remove_signal_handlers(session_.get());
   fuse_session_unmount(session_.get());
 }
 
 void Session::mount() {
+  // Before there is a mount that would stay behind, dead.
+  if (fuse_set_signal_handlers(session_.get()) != 0)
+    throw StartupError("cannot install signal handlers: " + Errno{errno}.message());
+  handles_signals_ = true;
   {
     const LibfuseLog log;
     if (fuse_session_mount(session_.get(), place_.mountpoint.c_str()) != 0)
       throw StartupError("cannot mount on " + place_.mountpoint + ": " +
                          (log.text().empty() ? "fusermount3 refused" : log.text()));
   }
-  if (fuse_set_signal_handlers(session_.get()) != 0)
-    throw StartupError("cannot install signal handlers: " + Errno{errno}.message());
-  handles_signals_ = true;
   exchange_init();
   if (::geteuid() == 0) set_read_ahead();
 }
 
 /// Reads and answers the kernel's first request, which is always INIT: once that has gone well the
-/// mount is live, and whether io_uring works is known.
+/// mount is live, and libfuse has started what io_uring needs, or failed to.
 void Session::exchange_init() {
   const LibfuseLog log;
   fuse_buf request = {};
@@ -157,12 +160,13 @@ void Session::exchange_init() {
   while (received == -EINTR && fuse_session_exited(session_.get()) == 0);
   if (received > 0) fuse_session_process_buf(session_.get(), &request);
   std::free(request.mem);
+  // libfuse goes on without io_uring when it fails to start, and says so only in its log.
+  const bool uring_wanted = limits_.uring_queues != 0;
+  rings_run_ = uring_wanted && received > 0 && log.text().find("io-uring") == std::string::npos;
   if (received <= 0 || fuse_session_exited(session_.get()) != 0)
     throw StartupError("the mount ended before it was live" +
                        (log.text().empty() ? std::string() : ": " + log.text()));
-  // libfuse goes on without io_uring when it fails to start, and says so only in its log.
-  over_uring_ = uring_wanted_ && log.text().find("io-uring") == std::string::npos;
-  if (over_uring_ || !uring_wanted_) return;
+  if (rings_run_ || !uring_wanted) return;
   if (options_.uring == UringMode::on)
     throw StartupError("uring=on: it could not be started: use uring=auto (" + log.text() + ")");
   spdlog::info("without FUSE over io_uring: {}", log.text());
@@ -196,6 +200,7 @@ bool Session::serve() {
   fuse_loop_cfg_set_clone_fd(config.get(), 1);
   fuse_loop_cfg_set_max_threads(config.get(), limits_.request_threads);
   const int outcome = fuse_session_loop_mt(session_.get(), config.get());
+  rings_run_ = false;
 
   // Before the descriptor is closed, which the invalidator writes to.
   invalidator.stop();

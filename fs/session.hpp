@@ -35,9 +35,6 @@ class Session {
   /// for another reason (which is logged).
   bool serve();
 
-  /// Whether requests come through io_uring.
-  [[nodiscard]] bool over_uring() const { return over_uring_; }
-
  private:
   struct Destroy {
     void operator()(fuse_session* session) const;
@@ -50,8 +47,7 @@ class Session {
   const Limits& limits_;
   const Place& place_;
   Filesystem& filesystem_;
-  bool uring_wanted_ = false;
-  bool over_uring_ = false;
+  bool rings_run_ = false;  // libfuse's threads for io_uring, which serve() ends
   bool handles_signals_ = false;
   std::unique_ptr<fuse_session, Destroy> session_;
 };

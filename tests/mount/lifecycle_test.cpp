@@ -73,6 +73,18 @@ TEST_CASE("SIGTERM in the middle of traffic ends cleanly and loses nothing alrea
   }
 }
 
+TEST_CASE("SIGTERM the moment that the mount is made leaves no dead mount") {
+  if (!can_mount() || !has_programs({"strace"})) return;
+  const MountFolders folders;
+  const auto command = injected_command("mount", "mount:signal=SIGTERM",
+                                        {"-f", folders.source(), folders.mountpoint()});
+  const Finished finished = run(command);
+  INFO(finished.output);
+  CHECK(finished.status == 1);
+  CHECK(finished.output.find("ended before it was live") != std::string::npos);
+  CHECK(::umount2(folders.mountpoint().c_str(), MNT_DETACH) == -1);
+}
+
 TEST_CASE("a mount over its own source serves and counts what lies below it") {
   if (!can_mount()) return;
   const MountFolders folders;

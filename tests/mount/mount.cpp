@@ -61,6 +61,20 @@ std::vector<std::string> tallyfs_command(const std::vector<std::string>& argumen
   return command;
 }
 
+std::vector<std::string> injected_command(const std::string& trace, const std::string& inject,
+                                          const std::vector<std::string>& arguments) {
+  // The leak sanitizer does not work on what is traced.
+  std::vector<std::string> command{"env",
+                                   "ASAN_OPTIONS=detect_leaks=0",
+                                   "strace",
+                                   "-f",
+                                   "-etrace=" + trace,
+                                   "-einject=" + inject};
+  const std::vector<std::string> traced = tallyfs_command(arguments);
+  command.insert(command.end(), traced.begin(), traced.end());
+  return command;
+}
+
 MountFolders::MountFolders(const std::string& parent) : folder_("mount", parent) {
   for (const std::string& path : {folder_.path(), source(), mountpoint(), native()}) {
     make_open_directory(path);

@@ -86,4 +86,9 @@ bool is_fuse_mount(const std::string& path);
 /// The command line that runs TallyFS with these arguments.
 std::vector<std::string> tallyfs_command(const std::vector<std::string>& arguments);
 
+/// The same under strace(1), which injects faults: `trace` and `inject` as of its -e. What it
+/// prints goes where the daemon's output goes.
+std::vector<std::string> injected_command(const std::string& trace, const std::string& inject,
+                                          const std::vector<std::string>& arguments);
+
 }  // namespace tally::test
