@@ -71,6 +71,9 @@ class Ring {
   /// For tests of fallbacks: while not 0, create() fails with this errno in the whole process.
   static inline std::atomic<int> create_error_for_tests = 0;
 
+  /// Likewise: while not 0, submit_and_wait() submits nothing and fails with this errno.
+  static inline std::atomic<int> submit_error_for_tests = 0;
+
  private:
   Ring(const io_uring& ring, unsigned capacity, bool disabled);
 
