@@ -93,6 +93,7 @@ bool Ring::queue_close(int fd) {
 }
 
 Status Ring::submit_and_wait(unsigned min_completions) {
+  if (const int forced = submit_error_for_tests.load()) return failure(forced);
   if (disabled_) {
     // The shared library of liburing 2.3 forgot to export io_uring_enable_rings().
     if (::syscall(SYS_io_uring_register, ring_.ring_fd, IORING_REGISTER_ENABLE_RINGS, nullptr, 0) <

@@ -54,7 +54,8 @@ class Ring {
   [[nodiscard]] bool queue_close(int fd);
 
   /// Submits everything queued in one system call and waits until at least `min_completions` opens
-  /// (clamped to those outstanding) and every close so far are done. Signals don't end the wait.
+  /// (clamped to those outstanding) and every close so far are done; with 0 it waits for nothing,
+  /// though the kernel mostly closes before it returns. Signals don't end the wait.
   /// On failure (EAGAIN, ENOMEM: the kernel is short of memory) what was not submitted stays queued
   /// and a later call tries again.
   Status submit_and_wait(unsigned min_completions);
@@ -69,6 +70,9 @@ class Ring {
 
   /// For tests of fallbacks: while not 0, create() fails with this errno in the whole process.
   static inline std::atomic<int> create_error_for_tests = 0;
+
+  /// Likewise: while not 0, submit_and_wait() submits nothing and fails with this errno.
+  static inline std::atomic<int> submit_error_for_tests = 0;
 
  private:
   Ring(const io_uring& ring, unsigned capacity, bool disabled);

@@ -26,8 +26,7 @@ inline constexpr std::size_t scan_error_kinds = 5;
 const char* description_of(ScanErrorKind kind);
 
 /// Errors of a scan: all are counted, the first of each kind are kept with their paths.
-/// Thread-safe; readers of reported() wait until the scan is over. Allocates nothing after
-/// construction.
+/// Thread-safe; what a report() refers to stays as it is. Allocates nothing after construction.
 class ScanErrors {
  public:
   static constexpr std::size_t reports_max = 10;  ///< of each kind

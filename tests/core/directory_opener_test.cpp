@@ -44,8 +44,8 @@ struct Family {
     opener.finish_reading(root);
   }
 
-  void require_children_open() {
-    for (const DirIndex child : children) {
+  void require_children_open(std::size_t first = 0) {
+    for (const DirIndex child : std::span(children).subspan(first)) {
       REQUIRE(scan.state(child).is_open());
       CHECK(stat_fd(scan.state(child).descriptor)->key == tree.key_of(child));
     }
@@ -62,6 +62,12 @@ struct Family {
   std::vector<char> path_room = std::vector<char>(4096);
   DirIndex root;
   std::vector<DirIndex> children;
+};
+
+/// While it lives nothing can be submitted to any ring.
+struct WithoutSubmission {
+  WithoutSubmission() { Ring::submit_error_for_tests = ENOMEM; }
+  ~WithoutSubmission() { Ring::submit_error_for_tests = 0; }
 };
 
 /// The number that the next descriptor will have; all below are taken.
@@ -135,6 +141,65 @@ TEST_CASE("a directory that can't be opened leaves its errno, and the others are
     CHECK(family.scan.state(family.children[3]).descriptor == -ENOENT);
     opener.flush();
   }
+}
+
+TEST_CASE(
+    "when the kernel has no memory for a batch, it is opened without, and nothing stays open") {
+  Family family;
+  const std::size_t open_before = open_descriptors();
+  DirectoryOpener opener(family.scan, 64, family.path_room);
+  family.open_root(opener);
+  const std::span<const DirIndex> first = std::span(family.children).first(4);
+  opener.open(first);
+  for (const DirIndex child : first)
+    opener.finish_reading(child);  // leaves four to close
+  {
+    const WithoutSubmission without_submission;
+    opener.open(std::span(family.children).last(4));
+  }
+  family.require_children_open(4);
+  CHECK(opener.batch_size() == 1);
+  for (const DirIndex child : std::span(family.children).last(4))
+    opener.finish_reading(child);
+  CHECK(open_descriptors() == open_before);
+}
+
+TEST_CASE("when the kernel has no memory to close through the ring, it is done without") {
+  Family family;
+  const std::size_t open_before = open_descriptors();
+  DirectoryOpener opener(family.scan, 64, family.path_room);
+  family.open_root(opener);
+  const std::span<const DirIndex> some = std::span(family.children).first(4);
+  opener.open(some);
+  for (const DirIndex child : some)
+    opener.finish_reading(child);
+  {
+    const WithoutSubmission without_submission;
+    opener.flush();
+  }
+  CHECK(open_descriptors() == open_before + 1);  // the root, for the other children
+}
+
+TEST_CASE("a path from the root goes through no symbolic link, not even to the same directory") {
+  Family family;
+  DirectoryOpener opener(family.scan, 0, family.path_room);
+  const DirIndex middle = family.children[0];
+  const std::string path = family.folder.path() + "/0";
+  std::filesystem::create_directory(path + "/below");
+  const FileStat stat = stat_at(AT_FDCWD, (path + "/below").c_str()).value();
+  const DirIndex below = family.tree.insert_scanned(middle, stat).value();
+  family.scan.enter(below, family.writer.store("below").value(), stat);
+  REQUIRE(family.scan.lending.take(Family::descriptors_max) == Family::descriptors_max);
+  family.open_root(opener);
+  opener.open({&middle, 1});
+  REQUIRE(family.scan.state(middle).is_open());
+  ++family.scan.state(middle).unopened;
+  opener.finish_reading(middle);
+
+  std::filesystem::rename(path, path + "moved");
+  std::filesystem::create_directory_symlink(path + "moved", path);
+  opener.open({&below, 1});
+  CHECK(family.scan.state(below).descriptor == -ELOOP);
 }
 
 TEST_CASE("what of a batch there are no descriptors for stays unopened, and claims none to lend") {

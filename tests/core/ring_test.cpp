@@ -249,6 +249,28 @@ TEST_CASE("signals don't end a wait, and the thread that first submits owns the 
   const UniqueFd reader(done->result);
 }
 
+TEST_CASE("what could not be submitted stays queued, and the next submission takes it along") {
+  auto ring = ring_or_skip(8);
+  if (!ring) return;
+  const tally::test::TempFolder folder("ring");
+  const UniqueFd parent = open_folder(folder.path());
+  const int before = count_open_descriptors();
+  REQUIRE(ring->queue_close(::dup(parent.get())));
+  REQUIRE(ring->queue_open(parent.get(), ".", open_flags, 5));
+  Ring::submit_error_for_tests = ENOMEM;
+  const auto failed = ring->submit_and_wait(1);
+  Ring::submit_error_for_tests = 0;
+  REQUIRE(failed.error().value == ENOMEM);
+  REQUIRE(ring->outstanding() == 2);
+  REQUIRE_FALSE(ring->next_completion());
+  REQUIRE(ring->submit_and_wait(1));
+  const auto done = ring->next_completion();
+  REQUIRE(done);
+  CHECK(done->slot == 5);
+  ::close(done->result);
+  CHECK(count_open_descriptors() == before);
+}
+
 TEST_CASE("creating a ring fails with the errno that a test asks for, or for a senseless size") {
   Ring::create_error_for_tests = EPERM;
   const auto refused = Ring::create(8);

@@ -3,6 +3,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <cctype>
 #include <filesystem>
 #include <fstream>
 #include <functional>
@@ -187,6 +188,38 @@ TEST_CASE("a directory that is gone or something else when it is opened is never
       }
     }
   }
+}
+
+TEST_CASE("a symbolic link in the middle of a path that is opened from the root is not followed") {
+  const TempFolder folder("scan");
+  const TempFolder elsewhere("elsewhere");
+  // The one descriptor that may be lent is the root's, until both sides are open. So the first side
+  // is read by paths from the root. When what is in its "middle" is met, before any of it is
+  // opened, "middle" becomes a link to where there are directories of the same names.
+  constexpr int directories = 11;
+  for (int i = 0; i < directories; ++i) {
+    const std::string name = "/middle/" + std::to_string(i);
+    stdfs::create_directories(folder.path() + "/left" + name);
+    stdfs::create_directories(folder.path() + "/right" + name);
+    stdfs::create_directories(elsewhere.path() + name);
+    std::ofstream(elsewhere.path() + name + "/secret") << std::string(1'000'000, 's');
+  }
+  const auto tampered = scan_tampered(
+      folder.path(),
+      [](const ScanEvent& event, const Scanner& scanner) {
+        return event.name && std::isdigit(*scanner.name(event.name)) != 0;
+      },
+      [&](const ScanEvent&, const Scanner&) {
+        for (const char* side : {"/left", "/right"}) {
+          const std::string middle = folder.path() + side + "/middle";
+          stdfs::rename(middle, elsewhere.path() + side);
+          stdfs::create_directory_symlink(elsewhere.path() + "/middle", middle);
+        }
+      },
+      {.queue_depth = 0, .descriptors_max = 1});
+  CHECK(tampered->at("").rbytes.count < 1'000'000);
+  CHECK(tampered->summary.errors_of(ScanErrorKind::changed) == directories);
+  CHECK(tampered->at("").suspect);
 }
 
 TEST_CASE("a scan of a directory in which everything moves ends, and its totals are consistent") {

@@ -155,6 +155,25 @@ TEST_CASE("where io_uring is not to be had the scan does without") {
   require_equal(scanned.counts(), naive_count(folder.path()));
 }
 
+TEST_CASE("where io_uring has no memory in the middle of a scan the scan does without") {
+  const uint64_t seed = seed_or(36);
+  INFO("seed " << seed);
+  const TempFolder folder("scan");
+  make_fake_tree(folder.path(), TreeShape::mixed, seed, 2'000);
+  const CountMap expected = naive_count(folder.path());
+  const std::size_t open_before = open_descriptors();
+  for (int round = 0; round < 3; ++round) {
+    std::jthread shortage([] {
+      std::this_thread::sleep_for(std::chrono::milliseconds(1));
+      Ring::submit_error_for_tests = ENOMEM;
+    });
+    require_equal(Scanned(folder.path(), {.threads = 4}).counts(), expected);
+    shortage.join();
+    Ring::submit_error_for_tests = 0;
+    REQUIRE(open_descriptors() == open_before);
+  }
+}
+
 TEST_CASE("the summary adds up") {
   const uint64_t seed = seed_or(33);
   INFO("seed " << seed);
