@@ -117,15 +117,10 @@ Status Filesystem::remove_name(NodeId parent_id, const char* name, int flags) {
   if (::unlinkat(parent->fd(), name, flags) != 0) return last_error();
 
   const PinnedInode& inode = victim->inode;
-  bool is_gone = inode->is_directory();
+  bool is_gone = false;
   {
     const auto lock = inodes_.lock(**parent, *inode);
-    if (const auto now = stat_fd(inode.fd())) {
-      is_gone = is_gone || now->nlink == 0;
-      account_removed(*inode, **parent, *now);
-    } else {
-      suspect(**parent);
-    }
+    is_gone = account_removed(inode, **parent);
     account_parent(*parent);
   }
   if (is_gone) inodes_.unlinked(inode);
