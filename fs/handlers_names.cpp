@@ -48,7 +48,8 @@ Result<fuse_entry_param> Filesystem::mkdir(const Caller& caller, NodeId parent_i
   TALLY_HOT_PATH("mkdir");
   const auto parent = inodes_.pin(parent_id);
   if (!parent) return std::unexpected(parent.error());
-  if (!accounts_.has_room_for_directory()) {
+  const DirectoryRoom room = accounts_.room_for_directory();
+  if (!room) {
     log_no_room_for_directory(options_.directories_max);
     return failure(ENOSPC);
   }

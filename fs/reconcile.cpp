@@ -37,9 +37,10 @@ void Filesystem::account_first_contact(Inode& inode, const Inode& parent, const 
     suspect(parent);
     return;
   }
-  // Made behind our back: what is in it is not counted.
-  account_added(inode, parent, now);
-  suspect(inode);
+  // Made behind our back: what is in it is not counted, nor itself where there is no room for it
+  // that no mkdir has been promised.
+  if (const DirectoryRoom room = accounts_.room_for_directory()) account_added(inode, parent, now);
+  suspect(inode.dir ? inode : parent);
 }
 
 void Filesystem::account_observed(Inode& inode, const FileStat& now, bool mutated) {
