@@ -151,8 +151,6 @@ void Accounts::leave_orphans(FileRecord& file) {
   orphan_bytes_ -= file.size.count;
 }
 
-bool Accounts::has_room_for_directory() const { return tree_.has_room(); }
-
 Result<DirIndex> Accounts::dir_created(DirIndex parent, const FileStat& now) {
   const auto dir = tree_.insert(parent, now);
   if (dir) tree_.apply(parent, tree_.totals(*dir), now.ctime_ns);

@@ -62,10 +62,10 @@ class Accounts {
   /// The last handle of the inode is closed: an orphan is forgotten.
   void last_handle_closed(FileRecord& file);
 
-  /// mkdir. ENOSPC when the node pool is used up: check `has_room_for_directory()` before the lower
-  /// mkdir, since what exists below must not be refused afterwards.
+  /// mkdir. ENOSPC when there is no room: call room_for_directory() before the lower mkdir, since
+  /// what exists below must not be refused afterwards, and keep what it returns until this returns.
   Result<DirIndex> dir_created(DirIndex parent, const FileStat& now);
-  [[nodiscard]] bool has_room_for_directory() const;
+  [[nodiscard]] DirectoryRoom room_for_directory() { return tree_.reserve(); }
 
   /// rmdir, or a directory renamed over. What is still counted in it goes with it, and makes its
   /// parent suspect. Nothing if it is removed already. The node stays readable as long as it is

@@ -63,6 +63,19 @@ DirTree::DirTree(uint32_t capacity, StaleList* stale)
       keys_(capacity + removed_max),
       stale_(stale) {}
 
+DirectoryRoom::~DirectoryRoom() {
+  if (tree_ != nullptr) tree_->reserved_.fetch_sub(1);
+}
+
+DirectoryRoom DirTree::reserve() {
+  // Reserved first, counted then: an insertion under way is counted before its room is given back,
+  // so that it may be seen twice and is never missed.
+  const uint64_t reserved = reserved_.fetch_add(1);
+  DirectoryRoom room(*this);
+  const bool has_room = size() + reserved < capacity_ && pool_.size() + reserved < pool_.capacity();
+  return has_room ? std::move(room) : DirectoryRoom();
+}
+
 Result<DirIndex> DirTree::make_node(const FileStat& stat) {
   const bool has_room = size_.fetch_add(1) < capacity_;
   auto made = has_room ? take_node(stat) : failure(ENOSPC);

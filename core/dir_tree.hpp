@@ -2,6 +2,7 @@
 
 #include <atomic>
 #include <cstdint>
+#include <utility>
 
 #include "core/file_stat.hpp"
 #include "core/key_table.hpp"
@@ -75,6 +76,25 @@ struct DirNode {
 };
 static_assert(sizeof(DirNode) <= 112, "with its KeyTable entry a directory takes 128 bytes");
 
+class DirTree;
+
+/// Room for one directory more, which no other DirectoryRoom has, until this object ends. May be
+/// empty. Move-only; the tree must outlive it.
+class DirectoryRoom {
+ public:
+  DirectoryRoom() = default;
+  DirectoryRoom(DirectoryRoom&& other) noexcept : tree_(std::exchange(other.tree_, nullptr)) {}
+  DirectoryRoom& operator=(DirectoryRoom&&) = delete;
+  ~DirectoryRoom();
+  explicit operator bool() const { return tree_ != nullptr; }
+
+ private:
+  friend class DirTree;
+  explicit DirectoryRoom(DirTree& tree) : tree_(&tree) {}
+
+  DirTree* tree_ = nullptr;
+};
+
 /// The accounting: every directory's counters, kept so that a query is a few loads.
 ///
 /// A change is one Delta, applied to a directory and all its ancestors, always upwards, under the
@@ -131,9 +151,10 @@ class DirTree {
   /// Directories in the tree, and how many there may be.
   [[nodiscard]] uint32_t size() const { return size_.load(); }
   [[nodiscard]] uint32_t capacity() const { return capacity_; }
-  [[nodiscard]] bool has_room() const {
-    return size() < capacity_ && pool_.size() < pool_.capacity();
-  }
+
+  /// Sets room aside for a directory that is about to be made below, so that its insert() won't
+  /// fail for want of it; keep it until then. Empty when there is none.
+  [[nodiscard]] DirectoryRoom reserve();
 
   /// Nodes that are held: also those of directories that are removed and not yet released.
   [[nodiscard]] uint32_t nodes_held() const { return pool_.size(); }
@@ -199,6 +220,7 @@ class DirTree {
   void give_back(DirIndex dir) TALLY_REQUIRES_SHARED(lock_);
   void apply_upwards(DirIndex dir, DirIndex end, const Delta& delta, TimeNs ctime_ns)
       TALLY_REQUIRES_SHARED(lock_);
+  friend class DirectoryRoom;
   template <class Counter>
   void add_checked(DirIndex dir, std::atomic<Counter>& counter, int64_t amount)
       TALLY_REQUIRES_SHARED(lock_);
@@ -208,6 +230,7 @@ class DirTree {
 
   const uint32_t capacity_;
   std::atomic<uint32_t> size_ = 0;
+  std::atomic<uint32_t> reserved_ = 0;  // DirectoryRooms
   SharedMutex lock_;
   NodePool<DirNode, DirTag> pool_;
   KeyTable keys_;

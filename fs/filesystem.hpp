@@ -208,8 +208,9 @@ class Filesystem {
   void account_first_contact(Inode& inode, const Inode& parent, const FileStat& now);
   void account_observed(Inode& inode, const FileStat& now, bool mutated);
   void account_added(Inode& inode, const Inode& parent, const FileStat& now);
-  void account_removed(Inode& inode, const Inode& parent, const FileStat& now);
-  void account_moved(Inode& inode, const Inode& from, const Inode& to, const FileStat& now);
+  bool account_removed(const PinnedInode& inode, const Inode& parent);
+  uint32_t account_moved(const PinnedInode& inode, const Inode& from, const Inode& to);
+  FileStat counted_without_a_name(const Inode& inode);
   void account_parent(const PinnedInode& parent);
   void retire(const PinnedInode& inode);
   void write_back(const PinnedInode& inode);

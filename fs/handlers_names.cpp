@@ -50,7 +50,8 @@ Result<fuse_entry_param> Filesystem::mkdir(const Caller& caller, NodeId parent_i
   TALLY_HOT_PATH("mkdir");
   const auto parent = inodes_.pin(parent_id);
   if (!parent) return std::unexpected(parent.error());
-  if (!accounts_.has_room_for_directory()) {
+  const DirectoryRoom room = accounts_.room_for_directory();
+  if (!room) {
     log_no_room_for_directory(options_.directories_max);
     return failure(ENOSPC);
   }
@@ -123,15 +124,10 @@ Status Filesystem::remove_name(NodeId parent_id, const char* name, int flags) {
   if (::unlinkat(parent->fd(), name, flags) != 0) return last_error();
 
   const PinnedInode& inode = victim->inode;
-  bool is_gone = inode->is_directory();
+  bool is_gone = false;
   {
     const auto lock = inodes_.lock(**parent, *inode);
-    if (const auto now = stat_fd(inode.fd())) {
-      is_gone = is_gone || now->nlink == 0;
-      account_removed(*inode, **parent, *now);
-    } else {
-      suspect(**parent);
-    }
+    is_gone = account_removed(inode, **parent);
     account_parent(*parent);
   }
   if (is_gone) retire(inode);

@@ -48,19 +48,14 @@ void Filesystem::account_rename(const Renamed& done) {
   Inode* const target = done.target != nullptr ? &**done.target : nullptr;
   uint32_t moved_nlink = 0;
   uint32_t target_nlink = 0;
+  bool target_is_gone = false;
   {
     const auto lock = inodes_.lock(from, to, *done.moved, target);
-    const auto moved_now = stat_fd(done.moved.fd());
-    const auto target_now = target != nullptr ? stat_fd(done.target->fd()) : moved_now;
-    // Exchanged with something that was not there yet when it was looked up.
-    const bool is_unseen = done.is_exchange && target == nullptr;
-    if (moved_now && target_now && !is_unseen) {
-      moved_nlink = moved_now->nlink;
-      target_nlink = target_now->nlink;
-      if (target != nullptr && !done.is_exchange) account_removed(*target, to, *target_now);
-      account_moved(*done.moved, from, to, *moved_now);
-      if (done.is_exchange) account_moved(*target, to, from, *target_now);
-    } else {
+    if (target != nullptr && !done.is_exchange) target_is_gone = account_removed(*done.target, to);
+    moved_nlink = account_moved(done.moved, from, to);
+    if (target != nullptr && done.is_exchange) target_nlink = account_moved(*done.target, to, from);
+    if (target == nullptr && done.is_exchange) {
+      // Exchanged with something that was not there yet when it was looked up.
       suspect(from);
       suspect(to);
     }
@@ -71,7 +66,7 @@ void Filesystem::account_rename(const Renamed& done) {
   if (target == nullptr) return;
   if (done.is_exchange) {
     inodes_.named(*done.target, from, done.name, target_nlink);
-  } else if (target->is_directory() || target_nlink == 0) {
+  } else if (target_is_gone) {
     retire(*done.target);
   }
 }

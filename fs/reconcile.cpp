@@ -3,6 +3,8 @@
 
 #include <fcntl.h>
 
+#include <algorithm>
+#include <cerrno>
 #include <utility>
 
 #include "fs/attributes.hpp"
@@ -38,9 +40,10 @@ void Filesystem::account_first_contact(Inode& inode, const Inode& parent, const 
     suspect(parent);
     return;
   }
-  // Made behind our back: what is in it is not counted.
-  account_added(inode, parent, now);
-  suspect(inode);
+  // Made behind our back: what is in it is not counted, nor itself where there is no room for it
+  // that no mkdir has been promised.
+  if (const DirectoryRoom room = accounts_.room_for_directory()) account_added(inode, parent, now);
+  suspect(inode.dir ? inode : parent);
 }
 
 void Filesystem::account_observed(Inode& inode, const FileStat& now, bool mutated) {
@@ -73,29 +76,53 @@ void Filesystem::account_added(Inode& inode, const Inode& parent, const FileStat
   }
 }
 
-void Filesystem::account_removed(Inode& inode, const Inode& parent, const FileStat& now) {
-  if (inode.is_directory()) {
-    if (inode.dir) accounts_.dir_removed(inode.dir);
-  } else if (parent.dir) {
-    accounts_.name_removed(inode.record, parent.dir, now, inode.open_handles != 0);
+/// A name of the inode in `parent` is gone. Returns whether the inode is: it has no other name, or
+/// the lower filesystem no longer knows it by the descriptor that we have.
+bool Filesystem::account_removed(const PinnedInode& inode, const Inode& parent) {
+  if (inode->is_directory()) {
+    if (inode->dir) accounts_.dir_removed(inode->dir);
+    return true;
   }
+  auto now = stat_fd(inode.fd());
+  // Filesystems that go by paths, as those of some networks do, lose sight of an inode with its
+  // name.
+  const bool is_lost = !now && (now.error().value == ENOENT || now.error().value == ESTALE);
+  if (is_lost) now = counted_without_a_name(*inode);
+  if (!now) {
+    suspect(parent);
+    return false;
+  }
+  if (parent.dir) accounts_.name_removed(inode->record, parent.dir, *now, inode->open_handles != 0);
+  return is_lost || now->nlink == 0;
 }
 
-void Filesystem::account_moved(Inode& inode, const Inode& from, const Inode& to,
-                               const FileStat& now) {
-  if (!inode.is_directory()) {
-    if (from.dir && to.dir) {
-      accounts_.name_moved(inode.record, from.dir, to.dir, now);
-    } else if (to.dir) {
-      accounts_.name_added(inode.record, to.dir, now);
-    } else if (from.dir) {
-      accounts_.name_removed(inode.record, from.dir, now, false);
-    }
-    return;
+/// What a file was when it was last seen, with one name less.
+FileStat Filesystem::counted_without_a_name(const Inode& inode) {
+  const FileRecord& record = inode.record;
+  const uint32_t nlink = record.link ? accounts_.links().counted(record.link).nlink : 1;
+  return {.key = inode.key(),
+          .nlink = nlink - std::min(nlink, 1U),
+          .size = record.size,
+          .blocks = record.blocks,
+          .ctime_ns = record.ctime_ns};
+}
+
+/// The inode was renamed. Returns its link count, 0 if that is not known.
+uint32_t Filesystem::account_moved(const PinnedInode& inode, const Inode& from, const Inode& to) {
+  const auto now = stat_fd(inode.fd());
+  if (!now || (inode->is_directory() && (!inode->dir || !to.dir))) {
+    suspect(from);
+    suspect(to);
+  } else if (inode->is_directory()) {
+    accounts_.dir_moved(inode->dir, to.dir, *now);
+  } else if (from.dir && to.dir) {
+    accounts_.name_moved(inode->record, from.dir, to.dir, *now);
+  } else if (to.dir) {
+    accounts_.name_added(inode->record, to.dir, *now);
+  } else if (from.dir) {
+    accounts_.name_removed(inode->record, from.dir, *now, false);
   }
-  if (!inode.dir) return suspect(to);
-  if (!to.dir) return suspect(from);
-  accounts_.dir_moved(inode.dir, to.dir, now);
+  return now ? now->nlink : 0;
 }
 
 /// A name in a directory came or went: its own size and ctime, too, may have changed.

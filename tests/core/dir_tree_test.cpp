@@ -125,9 +125,9 @@ TEST_CASE("a removed directory makes room at once, even while its node is still 
   DirTree tree(2);
   const DirIndex root = tree.insert({}, dir_stat(1)).value();
   const DirIndex removed = tree.insert(root, dir_stat(2)).value();
-  REQUIRE_FALSE(tree.has_room());
+  REQUIRE_FALSE(tree.reserve());
   remove(tree, removed);
-  REQUIRE(tree.has_room());
+  REQUIRE(tree.reserve());
   REQUIRE(tree.insert(root, dir_stat(3)));
   REQUIRE(tree.counters(removed).rdisk.count == 8);
 }
@@ -165,6 +165,21 @@ TEST_CASE("nothing is inserted below a removed directory, nor counted in it") {
   t.tree.apply(t.leaf, one_file, 0);
   REQUIRE(t.tree.counters(t.leaf).rfiles == 0);
   REQUIRE_FALSE(t.tree.counters(t.root).suspect);
+}
+
+TEST_CASE("the last room is promised to one only, and comes back if nobody uses it") {
+  DirTree tree(2);
+  const DirIndex root = tree.insert({}, dir_stat(1)).value();
+  {
+    const tally::DirectoryRoom unused = tree.reserve();
+    REQUIRE(unused);
+    REQUIRE_FALSE(tree.reserve());
+    REQUIRE_FALSE(tree.reserve());
+  }
+  const tally::DirectoryRoom room = tree.reserve();
+  REQUIRE(room);
+  REQUIRE(tree.insert(root, dir_stat(2)));
+  REQUIRE_FALSE(tree.reserve());
 }
 
 TEST_CASE("what is transferred is missing from no common ancestor and moves between the others") {

@@ -174,7 +174,8 @@ TEST_CASE("names of one inode that a scan finds in turns, in two directories, ca
     t.accounts.name_removed(t.file, t.a, file_stat(left), false);
   REQUIRE(t.files(t.a) == 0);
   REQUIRE(t.unique(t.b) == 8);
-  t.accounts.dir_removed(t.b);
+  for (uint32_t left = 3; left-- > 0;)
+    t.accounts.name_removed(t.file, t.b, file_stat(left), false);
   REQUIRE(t.files(t.root) == 0);
   REQUIRE(t.disk(t.root) == 0);
   REQUIRE_FALSE(t.accounts.tree().counters(t.root).suspect);

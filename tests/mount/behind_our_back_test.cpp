@@ -64,3 +64,46 @@ TEST_CASE("a directory moved behind our back may become the parent of its former
   CHECK(read_file(mount.lower("b/a/file")).size() == 44);
   CHECK(read_xattr(mount.at(), "user.tally.state").value() == "suspect");
 }
+
+TEST_CASE("a directory that was emptied behind our back is removed, and nothing breaks later") {
+  if (!can_mount()) return;
+  const MountFolders folders;
+  const Mount mount(folders);
+  for (const char* path : {"a", "b", "a/d", "a/d/e"})
+    REQUIRE(::mkdir(mount.at(path).c_str(), 0755) == 0);
+  write_file(mount.at("a/d/e/file"), "content");
+  write_file(mount.at("a/d/e/linked"), "hello");
+  REQUIRE(::link(mount.at("a/d/e/linked").c_str(), mount.at("b/linked").c_str()) == 0);
+  REQUIRE(::unlink(mount.lower("a/d/e/file").c_str()) == 0);
+  REQUIRE(::unlink(mount.lower("a/d/e/linked").c_str()) == 0);
+  REQUIRE(::rmdir(mount.lower("a/d/e").c_str()) == 0);
+  REQUIRE(::rmdir(mount.at("a/d").c_str()) == 0);
+  for (int i = 0; i < 6; ++i) {
+    const std::string name = "b/new" + std::to_string(i);
+    REQUIRE(::mkdir(mount.at(name).c_str(), 0755) == 0);
+    REQUIRE(::mkdir(mount.at(name + "/below").c_str(), 0755) == 0);
+    CHECK(counter(mount.at(name), "rsubdirs") == 1);
+  }
+  CHECK(counter(mount.at("a"), "rsubdirs") == 0);
+  CHECK(counter(mount.at(), "rsubdirs") == 14);
+  CHECK(counter(mount.at(), "rbytes") == 5);
+  CHECK(read_xattr(mount.at(), "user.tally.state").value() == "suspect");
+}
+
+TEST_CASE(
+    "a file whose other name went behind our back leaves nothing counted when it is removed") {
+  if (!can_mount()) return;
+  const MountFolders folders;
+  const Mount mount(folders);
+  REQUIRE(::mkdir(mount.at("a").c_str(), 0755) == 0);
+  REQUIRE(::mkdir(mount.at("b").c_str(), 0755) == 0);
+  write_file(mount.at("a/file"), "hello");
+  REQUIRE(::link(mount.at("a/file").c_str(), mount.at("b/file").c_str()) == 0);
+  REQUIRE(::unlink(mount.lower("b/file").c_str()) == 0);
+  const tally::UniqueFd open_file(::open(mount.at("a/file").c_str(), O_RDONLY | O_CLOEXEC));
+  REQUIRE(open_file);
+  REQUIRE(::unlink(mount.at("a/file").c_str()) == 0);
+  CHECK(counter(mount.at(), "rbytes") == 0);
+  CHECK(counter(mount.at(), "orphan_bytes") == 5);
+  CHECK(read_xattr(mount.at("b"), "user.tally.state").value() == "suspect");
+}
