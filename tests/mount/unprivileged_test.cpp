@@ -172,6 +172,38 @@ TEST_CASE("an unprivileged user removes, renames and links what it may natively"
   check_parity(folders, mount, as_user(prepare_owners, scenario));
 }
 
+TEST_CASE("names of trusted attributes are listed to root only, as natively") {
+  if (!can_mount()) return;
+  const MountFolders folders;
+  const Mount mount(folders);
+  const auto prepare = [](Recorder&) {
+    ::chmod(".", 0755);
+    for (const char* path : {"both", "trusted only", "neither"})
+      make_file(path, 0644, user, group);
+    ::setxattr("both", "trusted.secret", "1", 1, 0);
+    ::setxattr("both", "user.x", "1", 1, 0);
+    ::setxattr("both", "trusted.zzz", "1", 1, 0);
+    ::setxattr("trusted only", "trusted.secret", "1", 1, 0);
+  };
+  const auto scenario = [](Recorder& recorder) {
+    for (const char* path : {"both", "trusted only", "neither"}) {
+      for (const std::size_t room : {0U, 7U, 8U, 100U}) {
+        char names[100];
+        const ssize_t length = ::listxattr(path, names, room);
+        recorder.call(path + std::to_string(room), length);
+        if (room != 0 && length > 0) recorder.note("names", std::string(names, names + length));
+      }
+      char value[4];
+      recorder.call("getxattr", ::getxattr(path, "trusted.secret", value, sizeof value));
+    }
+  };
+  check_parity(folders, mount, as_user(prepare, scenario));
+  Parity as_root;
+  as_root.prepare = prepare;
+  as_root.scenario = scenario;
+  check_parity(folders, mount, as_root);
+}
+
 TEST_CASE("in a sticky directory only the owner of a file removes it") {
   if (!can_mount()) return;
   const MountFolders folders;
