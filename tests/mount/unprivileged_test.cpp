@@ -7,6 +7,7 @@
 #include <catch2/catch.hpp>
 
 #include "tests/mount/parity.hpp"
+#include "tests/skip.hpp"
 
 using namespace tally::test;
 using tally::UniqueFd;
@@ -278,4 +279,19 @@ TEST_CASE("counters can be read by whoever may read the directory") {
   // xattr(7): reading an attribute takes the permission to read the file.
   CHECK(status_of_getfattr(mount.at("search only")) != 0);
   CHECK(status_of_getfattr(mount.at("closed/inside")) != 0);
+}
+
+TEST_CASE("in a user namespace, where nobody may set groups, root of it changes what it likes") {
+  if (!can_mount() || !has_programs({"unshare", "umount"})) return;
+  if (run({"unshare", "-Urm", "true"}).status != 0) return skip("user namespaces are not allowed");
+  const MountFolders folders;
+  // The end of the shell must be the end of the daemon too, whatever failed.
+  const std::string script =
+      R"("$0" "$1" "$2"; trap 'umount -l "$2"' EXIT; mkdir "$2/directory";)"
+      R"( echo content >"$2/directory/file"; mv "$2/directory" "$2/moved"; chmod 600 "$2/moved/file")";
+  const Finished finished = run({"unshare", "-Urm", "sh", "-ec", script, TALLYFS_BINARY,
+                                 folders.source(), folders.mountpoint()});
+  INFO(finished.output);
+  CHECK(finished.status == 0);
+  CHECK(read_file(folders.source("moved/file")) == "content\n");
 }
