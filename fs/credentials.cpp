@@ -150,13 +150,23 @@ bool set_filesystem_id(long call, uint32_t id) {
   return static_cast<uint32_t>(::syscall(call, id)) == id;
 }
 
-Status switch_to(uid_t uid, gid_t gid, uint64_t capabilities) {
+/// Whether this user namespace refuses setgroups(2) for good (user_namespaces(7)), as those that
+/// users make for themselves do.
+bool groups_are_denied() {
+  const UniqueFd fd(::open("/proc/self/setgroups", O_RDONLY | O_CLOEXEC));
+  std::array<char, 4> word = {};
+  return ::read(fd.get(), word.data(), word.size()) == 4 &&
+         std::string_view(word.data(), word.size()) == "deny";
+}
+
+Status switch_to(uid_t uid, gid_t gid, uint64_t capabilities, bool groups_too) {
   if (current.known && current.uid == uid && current.gid == gid &&
       current.capabilities == capabilities)
     return {};
   current.known = false;
   // The groups of somebody else must not stay; those of the same user may.
-  if (const Status cleared = set_groups({}); !cleared) return cleared;
+  if (groups_too)
+    if (const Status cleared = set_groups({}); !cleared) return cleared;
   if (!set_filesystem_id(SYS_setfsgid, gid) || !set_filesystem_id(SYS_setfsuid, uid))
     return failure(EPERM);
 
@@ -198,19 +208,21 @@ Credentials::Credentials() : daemon_uid_(::geteuid()), daemon_gid_(::getegid()) 
   const Result<CapabilitySets> sets = thread_capabilities();
   if (sets) capabilities_ = sets->effective;
   can_switch_ = (capabilities_ & needed) == needed;
+  can_set_groups_ = can_switch_ && !groups_are_denied();
 }
 
 Status Credentials::become(const Caller& caller) const {
   if (!can_switch_) return {};
   return switch_to(caller.uid, caller.gid,
-                   caller.uid == 0 ? capabilities_ : capabilities_ & ~caps_of_root_only);
+                   caller.uid == 0 ? capabilities_ : capabilities_ & ~caps_of_root_only,
+                   can_set_groups_);
 }
 
 Status Credentials::become_creator(const Caller& caller) const {
   if (const Status set = set_umask(caller.umask); !set) return set;
   if (const Status switched = become(caller); !switched) return switched;
   // Whoever has CAP_FSETID is not asked for groups.
-  if (!can_switch_ || caller.uid == 0) return {};
+  if (!can_set_groups_ || caller.uid == 0) return {};
   GroupList groups;
   if (const Status read = read_groups(caller.pid, groups); !read) return read;
   return set_groups(groups.span());
@@ -218,7 +230,7 @@ Status Credentials::become_creator(const Caller& caller) const {
 
 Status Credentials::become_daemon() const {
   if (!can_switch_) return {};
-  return switch_to(daemon_uid_, daemon_gid_, capabilities_);
+  return switch_to(daemon_uid_, daemon_gid_, capabilities_, can_set_groups_);
 }
 
 }  // namespace tally::fs

@@ -28,7 +28,8 @@ struct Caller {
 /// up the blocks reserved for root).
 ///
 /// Thread-safe; raw system calls, because glibc's wrappers would change every thread. Allocates
-/// nothing. Where the daemon may not switch (an unprivileged mount) nothing but the umask changes.
+/// nothing. Where the daemon may not switch (an unprivileged mount) nothing but the umask changes;
+/// where nobody may set groups (a user namespace) they stay the daemon's.
 class Credentials {
  public:
   /// Looks at the calling thread's capabilities. Call it before any thread becomes anybody.
@@ -55,6 +56,7 @@ class Credentials {
   gid_t daemon_gid_;
   uint64_t capabilities_ = 0;  // effective ones of the daemon
   bool can_switch_ = false;
+  bool can_set_groups_ = false;
 };
 
 }  // namespace tally::fs

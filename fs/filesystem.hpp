@@ -173,7 +173,8 @@ class Filesystem {
 
   /// As getxattr(2): with an empty `value` the size that is needed, ERANGE if it is too small.
   Result<std::size_t> getxattr(NodeId node, const char* name, std::span<char> value);
-  Result<std::size_t> listxattr(NodeId node, std::span<char> names);
+  /// Returns how many bytes of `names`, which must have room for XATTR_LIST_MAX, are the list.
+  Result<std::size_t> listxattr(const Caller& caller, NodeId node, std::span<char> names);
   Status setxattr(const Caller& caller, NodeId node, const char* name, std::span<const char> value,
                   int flags);
   Status removexattr(NodeId node, const char* name);

@@ -21,6 +21,18 @@ Result<std::size_t> size_of(ssize_t result) {
   return static_cast<std::size_t>(result);
 }
 
+/// Takes out the names that only CAP_SYS_ADMIN may see (xattr(7)); the daemon, which asks, has it.
+/// Returns what remains, in bytes.
+std::size_t without_trusted(std::span<char> names) {
+  char* end = names.data();
+  for (std::size_t at = 0; at < names.size();) {
+    const std::string_view name(names.data() + at);
+    if (!name.starts_with("trusted.")) end = std::copy_n(name.data(), name.size() + 1, end);
+    at += name.size() + 1;
+  }
+  return static_cast<std::size_t>(end - names.data());
+}
+
 bool is_acl_name(std::string_view name) { return name.starts_with("system.posix_acl_"); }
 
 }  // namespace
@@ -52,18 +64,19 @@ Result<std::size_t> Filesystem::get_counter(NodeId node, const char* name, std::
   return text.view().size();
 }
 
-Result<std::size_t> Filesystem::listxattr(NodeId node, std::span<char> names) {
+Result<std::size_t> Filesystem::listxattr(const Caller& caller, NodeId node,
+                                          std::span<char> names) {
   TALLY_HOT_PATH("listxattr");
   const auto inode = inodes_.pin(node);
   if (!inode) return std::unexpected(inode.error());
   const DescriptorPath self(inode->fd());
-  const auto lower = size_of(::listxattr(self.path(), names.data(), names.size()));
-  if (!lower || !options_.list_counters || !(*inode)->dir) return lower;
+  auto size = size_of(::listxattr(self.path(), names.data(), names.size()));
+  if (size && caller.uid != 0) size = without_trusted(names.first(*size));
+  if (!size || !options_.list_counters || !(*inode)->dir) return size;
   const std::string_view counters = counter_name_list(node == FUSE_ROOT_ID);
-  if (names.empty()) return *lower + counters.size();
-  if (names.size() - *lower < counters.size()) return failure(ERANGE);
-  std::copy(counters.begin(), counters.end(), names.data() + *lower);
-  return *lower + counters.size();
+  if (names.size() - *size < counters.size()) return failure(E2BIG);
+  std::copy(counters.begin(), counters.end(), names.data() + *size);
+  return *size + counters.size();
 }
 
 Status Filesystem::setxattr(const Caller& caller, NodeId node, const char* name,

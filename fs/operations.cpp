@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <array>
+#include <cerrno>
 #include <span>
 
 #include "fs/filesystem.hpp"
@@ -335,8 +336,12 @@ void getxattr(fuse_req_t req, fuse_ino_t node, const char* name, size_t size_byt
 
 void listxattr(fuse_req_t req, fuse_ino_t node, size_t size_bytes) {
   XattrBuffer names;
-  const std::span<char> room = std::span(names).first(std::min(names.size(), size_bytes));
-  reply_xattr(req, room, filesystem_of(req).listxattr(node, room));
+  const auto listed = filesystem_of(req).listxattr(caller_of(req), node, names);
+  if (listed && size_bytes != 0 && *listed > size_bytes) {
+    fuse_reply_err(req, ERANGE);
+  } else {
+    reply_xattr(req, std::span(names).first(std::min(names.size(), size_bytes)), listed);
+  }
 }
 
 void setxattr(fuse_req_t req, fuse_ino_t node, const char* name, const char* value,

@@ -10,10 +10,12 @@
 // waits until it is live. Errors up to that point are one line each on standard error; afterwards
 // they go to the log (syslog, or standard error with -f).
 
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
+#include <csignal>
 #include <cstdlib>
 #include <iostream>
 #include <new>
@@ -91,6 +93,17 @@ std::string announcement(const fs::Place& place, fs::Filesystem& filesystem,
                      count_text(static_cast<uint64_t>(rate)));
 }
 
+/// How large a file may become is up to the callers' limits, which the kernel checks. Ours is
+/// lifted as far as may be, and a write beyond it fails (EFBIG) instead of killing us.
+void lift_file_size_limit() {
+  rlimit limit{};
+  if (::getrlimit(RLIMIT_FSIZE, &limit) == 0) {
+    limit.rlim_cur = limit.rlim_max;
+    ::setrlimit(RLIMIT_FSIZE, &limit);
+  }
+  std::signal(SIGXFSZ, SIG_IGN);
+}
+
 int run(const fs::Options& options) {
   const fs::Place place = fs::find_place(options);
   const fs::Limits limits =
@@ -105,6 +118,7 @@ int run(const fs::Options& options) {
   if (!options.foreground) background.emplace();
   // Callers' umasks come with their requests; ours must not be added.
   ::umask(0);
+  lift_file_size_limit();
   fs::Filesystem filesystem(place.source.get(), limits.filesystem_options(options));
   write_out(place);
   const ScanSummary summary = scan(options, limits, place, filesystem);

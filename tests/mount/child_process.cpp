@@ -42,6 +42,7 @@ namespace {
     const struct rlimit limit{*settings.descriptors_max, *settings.descriptors_max};
     if (::setrlimit(RLIMIT_NOFILE, &limit) != 0) ::_exit(126);
   }
+  if (settings.file_size && ::setrlimit(RLIMIT_FSIZE, &*settings.file_size) != 0) ::_exit(126);
   if (!settings.working_directory.empty() && ::chdir(settings.working_directory.c_str()) != 0) {
     ::_exit(126);
   }

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <sys/resource.h>
 #include <sys/types.h>
 
 #include <chrono>
@@ -19,6 +20,8 @@ class ChildProcess {
     std::string working_directory = "";
     /// RLIMIT_NOFILE, soft and hard.
     std::optional<unsigned long> descriptors_max = std::nullopt;
+    /// RLIMIT_FSIZE, in bytes.
+    std::optional<struct rlimit> file_size = std::nullopt;
   };
 
   /// Starts `command` (found through PATH). Throws std::system_error when it cannot fork; a

@@ -177,3 +177,27 @@ TEST_CASE("a mount keeps the lower mount's own flags") {
           (mounted.output.find(flag) != std::string::npos));
   }
 }
+
+TEST_CASE(
+    "a daemon started under a limit of file sizes raises it, or fails writes beyond it only") {
+  if (!can_mount()) return;
+  const std::string large(1 << 20, 'x');
+  SECTION("a soft limit") {
+    const MountFolders folders;
+    const Mount mount(folders, {.process = {.file_size = rlimit{4096, RLIM_INFINITY}}});
+    write_file(mount.at("file"), large);
+    CHECK(read_file(mount.at("file")) == large);
+  }
+  SECTION("a hard limit") {
+    const MountFolders folders;
+    const Mount mount(folders, {.process = {.file_size = rlimit{65536, 65536}}});
+    const UniqueFd fd(::open(mount.at("file").c_str(), O_WRONLY | O_CREAT | O_CLOEXEC, 0644));
+    REQUIRE(fd);
+    CHECK(::pwrite(fd.get(), "x", 1, 70000) == -1);
+    CHECK(errno == EFBIG);
+    CHECK(::ftruncate(fd.get(), 70000) == -1);
+    CHECK(errno == EFBIG);
+    CHECK(::pwrite(fd.get(), "x", 1, 0) == 1);
+    check_counters(mount);
+  }
+}

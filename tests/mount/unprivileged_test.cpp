@@ -7,6 +7,7 @@
 #include <catch2/catch.hpp>
 
 #include "tests/mount/parity.hpp"
+#include "tests/skip.hpp"
 
 using namespace tally::test;
 using tally::UniqueFd;
@@ -172,6 +173,38 @@ TEST_CASE("an unprivileged user removes, renames and links what it may natively"
   check_parity(folders, mount, as_user(prepare_owners, scenario));
 }
 
+TEST_CASE("names of trusted attributes are listed to root only, as natively") {
+  if (!can_mount()) return;
+  const MountFolders folders;
+  const Mount mount(folders);
+  const auto prepare = [](Recorder&) {
+    ::chmod(".", 0755);
+    for (const char* path : {"both", "trusted only", "neither"})
+      make_file(path, 0644, user, group);
+    ::setxattr("both", "trusted.secret", "1", 1, 0);
+    ::setxattr("both", "user.x", "1", 1, 0);
+    ::setxattr("both", "trusted.zzz", "1", 1, 0);
+    ::setxattr("trusted only", "trusted.secret", "1", 1, 0);
+  };
+  const auto scenario = [](Recorder& recorder) {
+    for (const char* path : {"both", "trusted only", "neither"}) {
+      for (const std::size_t room : {0U, 7U, 8U, 100U}) {
+        char names[100];
+        const ssize_t length = ::listxattr(path, names, room);
+        recorder.call(path + std::to_string(room), length);
+        if (room != 0 && length > 0) recorder.note("names", std::string(names, names + length));
+      }
+      char value[4];
+      recorder.call("getxattr", ::getxattr(path, "trusted.secret", value, sizeof value));
+    }
+  };
+  check_parity(folders, mount, as_user(prepare, scenario));
+  Parity as_root;
+  as_root.prepare = prepare;
+  as_root.scenario = scenario;
+  check_parity(folders, mount, as_root);
+}
+
 TEST_CASE("in a sticky directory only the owner of a file removes it") {
   if (!can_mount()) return;
   const MountFolders folders;
@@ -246,4 +279,19 @@ TEST_CASE("counters can be read by whoever may read the directory") {
   // xattr(7): reading an attribute takes the permission to read the file.
   CHECK(status_of_getfattr(mount.at("search only")) != 0);
   CHECK(status_of_getfattr(mount.at("closed/inside")) != 0);
+}
+
+TEST_CASE("in a user namespace, where nobody may set groups, root of it changes what it likes") {
+  if (!can_mount() || !has_programs({"unshare", "umount"})) return;
+  if (run({"unshare", "-Urm", "true"}).status != 0) return skip("user namespaces are not allowed");
+  const MountFolders folders;
+  // The end of the shell must be the end of the daemon too, whatever failed.
+  const std::string script =
+      R"("$0" "$1" "$2"; trap 'umount -l "$2"' EXIT; mkdir "$2/directory";)"
+      R"( echo content >"$2/directory/file"; mv "$2/directory" "$2/moved"; chmod 600 "$2/moved/file")";
+  const Finished finished = run({"unshare", "-Urm", "sh", "-ec", script, TALLYFS_BINARY,
+                                 folders.source(), folders.mountpoint()});
+  INFO(finished.output);
+  CHECK(finished.status == 0);
+  CHECK(read_file(folders.source("moved/file")) == "content\n");
 }
