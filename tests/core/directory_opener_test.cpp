@@ -70,10 +70,12 @@ struct WithoutSubmission {
   ~WithoutSubmission() { Ring::submit_error_for_tests = 0; }
 };
 
-/// The number that the next descriptor will have; all below are taken.
-rlim_t next_descriptor() {
-  const UniqueFd next(::fcntl(STDIN_FILENO, F_DUPFD_CLOEXEC, 0));
-  return static_cast<rlim_t>(next.get());
+/// The limit below which so many descriptors are free.
+rlim_t limit_with_free(std::size_t count) {
+  std::vector<UniqueFd> taken(count + 1);
+  for (UniqueFd& next : taken)
+    next.reset(::fcntl(STDIN_FILENO, F_DUPFD_CLOEXEC, 0));
+  return static_cast<rlim_t>(taken.back().get());
 }
 
 }  // namespace
@@ -208,7 +210,7 @@ TEST_CASE("what of a batch there are no descriptors for stays unopened, and clai
     DirectoryOpener opener(family.scan, queue_depth, family.path_room);
     family.open_root(opener);
     {
-      const DescriptorLimit limit(next_descriptor() + 3);
+      const DescriptorLimit limit(limit_with_free(3));
       opener.open(family.children);
     }
     uint32_t open = 0;
@@ -246,7 +248,7 @@ TEST_CASE("a directory is opened when a descriptor comes free, and not waited fo
   DirectoryOpener opener(family.scan, 0, family.path_room);
   family.open_root(opener);
   UniqueFd last(::fcntl(STDIN_FILENO, F_DUPFD_CLOEXEC, 0));
-  const DescriptorLimit limit(next_descriptor());
+  const DescriptorLimit limit(limit_with_free(0));
   std::thread other([&] {
     std::this_thread::sleep_for(std::chrono::milliseconds(30));
     last.reset();
