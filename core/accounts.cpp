@@ -58,6 +58,8 @@ void Accounts::name_added(FileRecord& file, DirIndex dir, const FileStat& now) {
     file.dir = dir;
     remember(file, now);
     tree_.apply(dir, counted(file), now.ctime_ns, +1);
+    // It has names that are not counted with this one.
+    if (now.nlink > 1) tree_.mark_suspect(dir);
   }
   remember(file, now);
 }
@@ -109,6 +111,8 @@ void Accounts::name_moved(FileRecord& file, DirIndex from, DirIndex to, const Fi
     tree_.transfer(from, to, is_counted_here ? counted(file) : Delta{}, now.ctime_ns);
     if (is_counted_here) {
       file.dir = to;
+      // It can't be followed, and is not unique where it has come to either.
+      if (now.nlink > 1) tree_.mark_suspect(to);
     } else {
       // Another name is what is counted, or none.
       tree_.mark_suspect(from);

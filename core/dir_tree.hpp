@@ -105,6 +105,10 @@ class DirectoryRoom {
 /// Thread-safe except where a function says otherwise. Allocates nothing after construction.
 class DirTree {
  public:
+  /// Nodes for removed directories that somebody still holds, beside those of the capacity. More of
+  /// them cost room for others.
+  static constexpr uint32_t removed_max = 1 << 14;
+
   /// Room for `capacity` directories. Changed directories that are watched are reported to `stale`,
   /// which must outlive the tree; null for none. Throws std::bad_alloc.
   explicit DirTree(uint32_t capacity, StaleList* stale = nullptr);
@@ -224,9 +228,6 @@ class DirTree {
   template <class Counter>
   void add_checked(DirIndex dir, std::atomic<Counter>& counter, int64_t amount)
       TALLY_REQUIRES_SHARED(lock_);
-
-  /// Removed directories that somebody still has open; more of them cost room for others.
-  static constexpr uint32_t removed_max = 1 << 14;
 
   const uint32_t capacity_;
   std::atomic<uint32_t> size_ = 0;

@@ -8,11 +8,9 @@ namespace tally {
 
 namespace {
 
-// A farm of snapshots has many more names than inodes; address space is all this costs.
 uint32_t names_max(uint32_t inodes_max) {
-  constexpr uint64_t names_per_inode = 16;
-  return static_cast<uint32_t>(
-      std::min<uint64_t>(inodes_max * names_per_inode, std::numeric_limits<uint32_t>::max() - 1));
+  return static_cast<uint32_t>(std::min<uint64_t>(uint64_t{inodes_max} * HardLinks::names_per_inode,
+                                                  std::numeric_limits<uint32_t>::max() - 1));
 }
 
 }  // namespace

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 
 #include "core/dir_tree.hpp"
@@ -28,6 +29,15 @@ using LinkIndex = PoolIndex<LinkTag>;
 /// after construction.
 class HardLinks {
  public:
+  /// How many directories with names of it each inode may have on average. A farm of snapshots has
+  /// many more names than inodes; address space is all this costs.
+  static constexpr uint32_t names_per_inode = 16;
+
+  // What each takes: an inode, its names in one directory, a directory met on the way up.
+  static constexpr std::size_t link_bytes = 48;
+  static constexpr std::size_t name_bytes = 24;
+  static constexpr std::size_t visit_bytes = 64;
+
   /// Room for `inodes_max` inodes. Throws std::bad_alloc.
   HardLinks(DirTree& tree, uint32_t inodes_max);
 
@@ -117,6 +127,9 @@ class HardLinks {
     int32_t after;
     Delta delta;  // of move_directory() only
   };
+
+  static_assert(sizeof(Link) == link_bytes && sizeof(Name) == name_bytes &&
+                sizeof(Visit) == visit_bytes);
 
   static Counted observed(const FileStat& now);
   static Delta contribution(const Counted& counted, int32_t names_below);

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <array>
+#include <cstddef>
 #include <cstdint>
 #include <memory>
 
@@ -20,6 +21,10 @@ namespace tally {
 /// Thread-safe. Allocates nothing after construction.
 class KeyTable {
  public:
+  // What a stored index takes: an entry, and one bucket that is used of two that are reserved.
+  static constexpr std::size_t entry_bytes = 16;
+  static constexpr std::size_t bucket_bytes = sizeof(uint32_t);
+
   /// Room for the indices 1 … capacity. Throws std::bad_alloc.
   explicit KeyTable(uint32_t capacity);
 
@@ -44,6 +49,8 @@ class KeyTable {
     uint32_t dev;
     uint32_t next;
   };
+
+  static_assert(sizeof(Entry) == entry_bytes);
 
   struct alignas(64) Shard {
     mutable Mutex mutex;

@@ -13,7 +13,10 @@
 #include "core/descriptor_budget.hpp"
 #include "core/descriptor_limit.hpp"
 #include "core/dir_tree.hpp"
+#include "core/hard_links.hpp"
 #include "core/human_text.hpp"
+#include "core/key_table.hpp"
+#include "core/scan_state.hpp"
 #include "fs/file_handle.hpp"
 #include "fs/inode_table.hpp"
 #include "fs/open_file.hpp"
@@ -41,14 +44,8 @@ constexpr uint32_t request_threads_per_processor = 4;
 constexpr uint32_t request_threads_least = 8;
 constexpr uint32_t request_threads_most = 64;
 
-// KeyTable: an entry and a bucket for each object, and address space for twice as many buckets.
-constexpr uint64_t key_bytes = 16 + sizeof(uint32_t);
-constexpr uint64_t key_address_bytes = 16 + 2 * sizeof(uint32_t);
-// HardLinks: an inode, a directory with names of it, and a directory met on the way up.
-constexpr uint64_t link_bytes = 48;
-constexpr uint64_t link_names_per_inode = 16;
-constexpr uint64_t link_name_bytes = 24;
-constexpr uint64_t link_visit_bytes = 64;
+constexpr uint64_t key_bytes = KeyTable::entry_bytes + KeyTable::bucket_bytes;
+constexpr uint64_t key_address_bytes = KeyTable::entry_bytes + 2 * KeyTable::bucket_bytes;
 constexpr uint64_t ring_cell_bytes = 2 * sizeof(uint64_t);
 // Descriptors that are not counted: one for each device below (FileHandles::devices_max); each
 // request thread's clone of /dev/fuse, and one that it opens for a moment (a caller's status, a
@@ -66,8 +63,7 @@ constexpr uint64_t request_buffer_bytes = (1 << 20) + 4096;
 constexpr uint64_t uring_request_bytes = (1 << 20) + 4096;  // what is written, and a header
 constexpr uint64_t stack_bytes = 8 << 20;
 constexpr uint64_t stack_used_bytes = 16 << 10;
-// Scanner: a ScanState for each directory, and names in flight, which are few at a time.
-constexpr uint64_t scanned_directory_bytes = 32;
+// Scanner: names in flight, which are few at a time.
 constexpr uint64_t scanned_name_address_bytes = 256;
 
 uint32_t clamp_count(uint64_t count, uint32_t least, uint32_t most) {
@@ -94,17 +90,20 @@ std::vector<LimitTerm> terms_of(const Limits& limits, const Options& options,
     return term(std::move(name), count, bytes, bytes, std::move(origin));
   };
   const uint64_t directories = limits.directories_max;
+  const uint64_t nodes = directories + DirTree::removed_max;
   const uint64_t linked = limits.linked_inodes_max;
   const uint64_t inodes = limits.inodes_max;
   return {
-      term("directories", directories, sizeof(DirNode) + key_bytes,
-           sizeof(DirNode) + key_address_bytes, options.directories_max ? "max_dirs" : from_inodes),
-      term("… while scanning", directories, scanned_directory_bytes,
-           scanned_directory_bytes + scanned_name_address_bytes, "directories"),
-      term("hard-linked inodes", linked, link_bytes + key_bytes, link_bytes + key_address_bytes,
-           from_inodes),
-      plain("… names of these", linked * link_names_per_inode, link_name_bytes, "16 per inode"),
-      plain("… directories above", directories, link_visit_bytes, "directories"),
+      term("directories", nodes, sizeof(DirNode) + key_bytes, sizeof(DirNode) + key_address_bytes,
+           (options.directories_max ? "max_dirs" : from_inodes) + ", and " +
+               std::to_string(DirTree::removed_max) + " removed"),
+      plain("… while scanning", nodes, sizeof(ScanState), "directories"),
+      term("… names meanwhile", directories, 0, scanned_name_address_bytes, "directories"),
+      term("hard-linked inodes", linked, HardLinks::link_bytes + key_bytes,
+           HardLinks::link_bytes + key_address_bytes, from_inodes),
+      plain("… names of these", linked * HardLinks::names_per_inode, HardLinks::name_bytes,
+            std::to_string(HardLinks::names_per_inode) + " per inode"),
+      plain("… directories above", nodes, HardLinks::visit_bytes, "directories"),
       term("cached inodes", inodes, sizeof(Inode) + key_bytes, sizeof(Inode) + key_address_bytes,
            from_inodes),
       plain("… names of these", inodes, NAME_MAX + 1, "used where there are no file handles"),

@@ -42,8 +42,8 @@ struct AccountsModel::Place {
   [[nodiscard]] const FilePtr& file() const { return dir->files.at(name); }
 };
 
-AccountsModel::AccountsModel(uint64_t seed)
-    : random_(seed), accounts_(std::make_unique<Accounts>(4096, 4096)) {
+AccountsModel::AccountsModel(uint64_t seed, uint32_t links_max)
+    : random_(seed), accounts_(std::make_unique<Accounts>(4096, links_max)) {
   auto root = std::make_unique<Dir>(Dir{.ino = next_ino_++, .blocks = {8}, .ctime_ns = tick()});
   root->index = accounts_->tree().insert({}, stat_of(*root)).value();
   dirs_.push_back(root.get());
@@ -454,7 +454,7 @@ struct AccountsModel::Recount {
   TimeNs ctime_ns = 0;
 };
 
-AccountsModel::Recount AccountsModel::recount(Dir& dir, std::string& found) {
+AccountsModel::Recount AccountsModel::recount(Dir& dir, Suspects suspects, std::string& found) {
   Recount sum{
       .names_below = {}, .subdirs = 0, .dir_blocks = dir.blocks.count, .ctime_ns = dir.ctime_ns};
   for (const auto& [name, file] : dir.files) {
@@ -462,7 +462,7 @@ AccountsModel::Recount AccountsModel::recount(Dir& dir, std::string& found) {
     sum.ctime_ns = std::max(sum.ctime_ns, file->ctime_ns);
   }
   for (const auto& [name, child] : dir.dirs) {
-    const Recount below = recount(*child, found);
+    const Recount below = recount(*child, suspects, found);
     for (const auto& [file, count] : below.names_below)
       sum.names_below[file] += count;
     sum.subdirs += 1 + below.subdirs;
@@ -479,6 +479,9 @@ AccountsModel::Recount AccountsModel::recount(Dir& dir, std::string& found) {
     if (count == file->names + file->external) unique += file->blocks.count;
   }
   const DirCounters counted = accounts_->tree().counters(dir.index);
+  const bool above_is_suspect =
+      dir.parent == nullptr || accounts_->tree().counters(dir.parent->index).suspect;
+  if (counted.suspect && above_is_suspect && suspects == Suspects::may_be_wrong) return sum;
   const auto expect = [&](const char* what, int64_t expected, int64_t actual) {
     if (expected == actual || !found.empty()) return;
     std::ostringstream text;
@@ -501,9 +504,9 @@ AccountsModel::Recount AccountsModel::recount(Dir& dir, std::string& found) {
   return sum;
 }
 
-std::string AccountsModel::difference() {
+std::string AccountsModel::difference(Suspects suspects) {
   std::string found;
-  recount(*dirs_.front(), found);
+  recount(*dirs_.front(), suspects, found);
   int64_t orphaned = 0;
   std::set<const File*> met;
   for (const FilePtr& file : open_files_)

@@ -17,14 +17,18 @@ namespace tally::test {
 /// the front end does, and compares every counter of every directory with a naive recount.
 class AccountsModel {
  public:
-  explicit AccountsModel(uint64_t seed);
+  /// `links_max`: how many hard-linked inodes the Accounts has room for.
+  explicit AccountsModel(uint64_t seed, uint32_t links_max = 4096);
   ~AccountsModel();
 
   /// One random operation; its description is the last line of history().
   void step();
 
   /// Recounts everything. Empty if all is equal, else what differs first.
-  [[nodiscard]] std::string difference();
+  [[nodiscard]] std::string difference() { return difference(Suspects::are_wrong); }
+
+  /// As difference(), but what says that it is suspect, as its ancestors do, may differ.
+  [[nodiscard]] std::string unsuspected_difference() { return difference(Suspects::may_be_wrong); }
 
   [[nodiscard]] uint64_t steps_done() const { return steps_done_; }
   [[nodiscard]] std::string last_operation() const { return last_operation_; }
@@ -34,6 +38,7 @@ class AccountsModel {
   struct Dir;
   struct Place;  // a directory and a name in it
   struct Recount;
+  enum class Suspects { are_wrong, may_be_wrong };
   using FilePtr = std::shared_ptr<File>;
 
   uint64_t pick(uint64_t bound) {
@@ -73,7 +78,8 @@ class AccountsModel {
   void insert_below(Dir& dir);
   static bool is_below(const Dir* dir, const Dir* ancestor);
 
-  Recount recount(Dir& dir, std::string& found);
+  std::string difference(Suspects suspects);
+  Recount recount(Dir& dir, Suspects suspects, std::string& found);
 
   std::mt19937_64 random_;
   std::unique_ptr<Accounts> accounts_;

@@ -34,3 +34,20 @@ TEST_CASE("after any operations every counter of every directory equals a recoun
     REQUIRE(model.difference().empty());
   }
 }
+
+TEST_CASE(
+    "with room for few hard-linked inodes, what is wrong is suspect, and so is all above it") {
+  const uint64_t seed = setting("TALLYFS_SEED", std::random_device()());
+  constexpr int trees = 40;
+  constexpr int steps_per_tree = 500;
+  for (uint64_t tree = 0; tree < trees; ++tree) {
+    INFO("replay with TALLYFS_SEED=" << seed << ", tree " << tree);
+    tally::test::AccountsModel model(seed + tree, 4);
+    for (int i = 0; i < steps_per_tree; ++i) {
+      model.step();
+      const std::string difference = model.unsuspected_difference();
+      if (!difference.empty()) FAIL(difference);
+    }
+    REQUIRE(model.steps_done() == steps_per_tree);
+  }
+}

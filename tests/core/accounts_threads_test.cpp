@@ -103,6 +103,23 @@ void move_directories(Accounts& accounts, Directories& dirs, const std::atomic<b
   }
 }
 
+/// Makes and removes directories of its own, with a file in each, below directories that move.
+void make_and_remove_directories(Accounts& accounts, const Directories& dirs,
+                                 const std::atomic<bool>& done) {
+  std::mt19937_64 random(2);
+  for (uint64_t ino = 10'000'000; !done; ino += 2) {
+    const DirIndex made =
+        accounts.dir_created(dirs.index[random() % dir_count], dir_stat(ino)).value();
+    File file{.ino = ino + 1, .blocks = 3, .names = {0}};
+    accounts.name_added(file.record, made, file.stat());
+    accounts.dir_moved(made, dirs.index[random() % dir_count], dir_stat(ino));
+    file.names.clear();
+    accounts.name_removed(file.record, made, file.stat(), false);
+    accounts.dir_removed(made);
+    accounts.tree().release(made);
+  }
+}
+
 }  // namespace
 
 TEST_CASE("counters are exact after threads changed files while directories moved below them") {
@@ -114,6 +131,7 @@ TEST_CASE("counters are exact after threads changed files while directories move
 
   std::atomic<bool> done = false;
   std::thread mover([&] { move_directories(accounts, dirs, done); });
+  std::thread maker([&] { make_and_remove_directories(accounts, dirs, done); });
   std::array<std::vector<File>, 3> files;
   std::vector<std::thread> changers;
   for (std::size_t t = 0; t < files.size(); ++t)
@@ -122,6 +140,7 @@ TEST_CASE("counters are exact after threads changed files while directories move
     changer.join();
   done = true;
   mover.join();
+  maker.join();
 
   for (std::size_t dir = 0; dir < dir_count; ++dir) {
     int64_t rfiles = 0;
@@ -142,5 +161,6 @@ TEST_CASE("counters are exact after threads changed files while directories move
     REQUIRE(counted.rdisk.count == disk);
     REQUIRE(counted.runique.count == unique);
     REQUIRE_FALSE(counted.suspect);
+    REQUIRE(accounts.tree().nodes_held() == dir_count);
   }
 }

@@ -179,6 +179,15 @@ TEST_CASE("the filesystem and the scanner reserve the address space that the tab
 #endif
 }
 
+TEST_CASE("nodes of removed directories are in the sum of what directories take") {
+  Options options;
+  options.directories_max = 1000;
+  const Limits limits = Limits::compute(options, small_machine);
+  CHECK(limits.terms[0].name == "directories");
+  CHECK(limits.terms[0].count == 1000 + tally::DirTree::removed_max);
+  CHECK(limits.terms[0].count == tally::DirTree(1000).index_max());
+}
+
 TEST_CASE("the table names every term and adds them up") {
   const Limits limits = Limits::compute({}, small_machine);
   const std::string table = limits.table();
