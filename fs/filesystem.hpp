@@ -159,6 +159,8 @@ class Filesystem {
   /// Fill `reply` with as many entries as fit and return how many bytes these take.
   Result<std::size_t> readdir(OpenDirectory& directory, off_t offset, std::span<char> reply);
   Result<std::size_t> readdirplus(OpenDirectory& directory, off_t offset, std::span<char> reply);
+  /// Takes back the lookups in what readdirplus() has filled in, which was not delivered.
+  void forget_listed(std::span<const char> entries);
   Status fsyncdir(OpenDirectory& directory, bool data_only);
   void releasedir(OpenDirectory* directory);
 

@@ -310,7 +310,12 @@ void readdirplus(fuse_req_t req, fuse_ino_t, size_t size_bytes, off_t offset, fu
   Filesystem& fs = filesystem_of(req);
   const auto buffer = fs.buffers().lease();
   const std::span<char> room = as_chars(buffer.bytes(), size_bytes);
-  reply_bytes(req, front_of(room, fs.readdirplus(directory_of(fi), offset, room)));
+  const auto listed = front_of(room, fs.readdirplus(directory_of(fi), offset, room));
+  if (!listed) {
+    fuse_reply_err(req, listed.error().value);
+  } else if (fuse_reply_buf(req, listed->data(), listed->size()) != 0) {
+    fs.forget_listed(*listed);
+  }
 }
 
 void fsyncdir(fuse_req_t req, fuse_ino_t, int data_only, fuse_file_info* fi) {
