@@ -92,6 +92,8 @@ class Filesystem {
   void forget(NodeId node, uint64_t lookups) { inodes_.forget(node, lookups); }
   /// `file`: null unless the request came through a handle, which then need not be opened anew.
   Result<struct stat> getattr(NodeId node, OpenFile* file);
+  /// The same, and the birth time, for which the kernel asks in this way.
+  Result<struct statx> statx(NodeId node, OpenFile* file);
   /// `to_set`: FUSE_SET_ATTR_* bits; `file` as for getattr().
   Result<struct stat> setattr(const Caller& caller, NodeId node, const struct stat& wanted,
                               int to_set, OpenFile* file);

@@ -145,6 +145,18 @@ void getattr(fuse_req_t req, fuse_ino_t node, fuse_file_info* fi) {
   reply_attributes(req, filesystem_of(req).getattr(node, file));
 }
 
+#if FUSE_VERSION >= FUSE_MAKE_VERSION(3, 18)
+void statx(fuse_req_t req, fuse_ino_t node, int, int, fuse_file_info* fi) {
+  Filesystem& fs = filesystem_of(req);
+  auto stx = fs.statx(node, fi != nullptr ? &file_of(fi) : nullptr);
+  if (!stx) {
+    fuse_reply_err(req, stx.error().value);
+  } else {
+    fuse_reply_statx(req, 0, &*stx, fs.options().attribute_timeout_s);
+  }
+}
+#endif
+
 void setattr(fuse_req_t req, fuse_ino_t node, struct stat* wanted, int to_set, fuse_file_info* fi) {
   OpenFile* const file = fi != nullptr ? &file_of(fi) : nullptr;
   reply_attributes(req, filesystem_of(req).setattr(caller_of(req), node, *wanted, to_set, file));
@@ -365,6 +377,9 @@ fuse_lowlevel_ops make_table() {
   table.forget = forget;
   table.forget_multi = forget_multi;
   table.getattr = getattr;
+#if FUSE_VERSION >= FUSE_MAKE_VERSION(3, 18)
+  table.statx = statx;
+#endif
   table.setattr = setattr;
   table.readlink = readlink;
   table.statfs = statfs;
