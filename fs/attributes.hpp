@@ -9,7 +9,8 @@
 
 namespace tally::fs {
 
-/// statx(2) of an open descriptor (O_PATH will do) with all that stat(2) tells. Never follows.
+/// statx(2) of an open descriptor (O_PATH will do) with all that stat(2) tells, and the birth time
+/// if there is one. Never follows.
 Result<struct statx> statx_fd(int fd);
 
 /// What users see as st_ino: the lower inode number on the root's device. On other devices (a

@@ -99,6 +99,8 @@ class Filesystem {
   void forget(NodeId node, uint64_t lookups) { inodes_.forget(node, lookups); }
   /// `file`: null unless the request came through a handle, which then need not be opened anew.
   Result<struct stat> getattr(NodeId node, OpenFile* file);
+  /// The same, and the birth time, for which the kernel asks in this way.
+  Result<struct statx> statx(NodeId node, OpenFile* file);
   /// `to_set`: FUSE_SET_ATTR_* bits; `file` as for getattr().
   Result<struct stat> setattr(const Caller& caller, NodeId node, const struct stat& wanted,
                               int to_set, OpenFile* file);
@@ -166,6 +168,8 @@ class Filesystem {
   /// Fill `reply` with as many entries as fit and return how many bytes these take.
   Result<std::size_t> readdir(OpenDirectory& directory, off_t offset, std::span<char> reply);
   Result<std::size_t> readdirplus(OpenDirectory& directory, off_t offset, std::span<char> reply);
+  /// Takes back the lookups in what readdirplus() has filled in, which was not delivered.
+  void forget_listed(std::span<const char> entries);
   Status fsyncdir(OpenDirectory& directory, bool data_only);
   void releasedir(OpenDirectory* directory);
 

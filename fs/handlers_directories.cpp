@@ -2,6 +2,7 @@
 
 #include <dirent.h>
 #include <fcntl.h>
+#include <linux/fuse.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -116,6 +117,14 @@ Result<std::size_t> Filesystem::readdirplus(OpenDirectory& directory, off_t offs
   });
   if (!listed && used == 0) return std::unexpected(listed.error());
   return used;
+}
+
+void Filesystem::forget_listed(std::span<const char> entries) {
+  while (!entries.empty()) {
+    const auto& listed = *reinterpret_cast<const fuse_direntplus*>(entries.data());
+    if (listed.entry_out.nodeid != 0) inodes_.forget(listed.entry_out.nodeid, 1);
+    entries = entries.subspan(FUSE_DIRENTPLUS_SIZE(&listed));
+  }
 }
 
 /// An entry as looked up; or, for "." and ".." and one that can't be looked up (gone since it was

@@ -56,6 +56,18 @@ Result<struct stat> Filesystem::getattr(NodeId node, OpenFile* file) {
   return attributes(target->inode, *stx);
 }
 
+Result<struct statx> Filesystem::statx(NodeId node, OpenFile* file) {
+  TALLY_HOT_PATH("statx");
+  const auto target = target_of(node, file);
+  if (!target) return std::unexpected(target.error());
+  auto stx = observe(target->inode, target->fd, false);
+  if (!stx) return stx;
+  const struct stat shown = attributes(target->inode, *stx);
+  stx->stx_ino = shown.st_ino;
+  stx->stx_size = static_cast<uint64_t>(shown.st_size);
+  return stx;
+}
+
 Result<struct stat> Filesystem::setattr(const Caller& caller, NodeId node,
                                         const struct stat& wanted, int to_set, OpenFile* file) {
   TALLY_HOT_PATH("setattr");

@@ -61,7 +61,8 @@
 // Without file handles an inode is opened again by its parent and the name under which it was last
 // seen. The parent's slot is kept as long as a child relies on it. While a rename or an unlink
 // makes that name wrong the inode is pinned, so that nobody needs the name. An inode with several
-// names keeps its descriptor, since it is not known which of them go.
+// names keeps its descriptor, since it is not known which of them go; so does one that is looked up
+// by another name while it is open, since the look-up may be older than a rename.
 //
 // Node ids. The generation of a slot grows when it is freed; a slot whose generation is used up
 // (2^32 inodes) is not used again. Slot 1 is the root, which is pinned as long as the table lives.
@@ -147,6 +148,7 @@ Result<PinnedInode> InodeTable::find_or_create(CountedFd path_fd, const FileStat
     {
       MutexLock lock(mutex_);
       Inode* inode = keyed(stat.key);
+      const bool was_open = inode != nullptr && inode->fd_ >= 0;
       if (inode != nullptr && inode->fd_ < 0 && identity.has_value()) {
         if (inode->identity_ == *identity && inode->type_ == (stat.mode & S_IFMT)) {
           take_over(*inode, path_fd);
@@ -159,7 +161,11 @@ Result<PinnedInode> InodeTable::find_or_create(CountedFd path_fd, const FileStat
       if (inode == nullptr) break;
       if (inode->fd_ >= 0) {
         found = pin_open(*inode);
-        if (parent != nullptr) former_parent = set_name(*inode, *parent, name, stat.nlink);
+        // A rename may have given what is open a newer name since ours was looked up.
+        if (parent != nullptr && was_open && !goes_by(*inode, *parent, name))
+          inode->kept_open_ = true;
+        else if (parent != nullptr)
+          former_parent = set_name(*inode, *parent, name, stat.nlink);
         break;
       }
     }
@@ -297,6 +303,12 @@ void InodeTable::drop(Inode& inode, Dropped dropped) {
     if (remains.held_dir) tree_.release(remains.held_dir);
     next = remains.parent;
   }
+}
+
+/// Whether this is the name by which the inode would be opened again, or it would be by none.
+bool InodeTable::goes_by(const Inode& inode, const Inode& parent, const char* name) const {
+  return inode.parent_ == 0 ||
+         (inode.parent_ == parent.slot_ && std::strcmp(names_[inode.slot_].data(), name) == 0);
 }
 
 /// Remembers how to open the inode again where it has to be done by name. The inode is pinned.

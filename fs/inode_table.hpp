@@ -233,6 +233,8 @@ class InodeTable {
   void log_full() TALLY_EXCLUDES(mutex_);
   Remains free_if_unused(Inode& inode) TALLY_REQUIRES(mutex_);
   void drop(Inode& inode, Dropped dropped) TALLY_EXCLUDES(mutex_);
+  [[nodiscard]] bool goes_by(const Inode& inode, const Inode& parent, const char* name) const
+      TALLY_REQUIRES(mutex_);
   [[nodiscard]] Inode* set_name(Inode& inode, const Inode& parent, const char* name, uint32_t nlink)
       TALLY_REQUIRES(mutex_);
 

@@ -145,6 +145,18 @@ void getattr(fuse_req_t req, fuse_ino_t node, fuse_file_info* fi) {
   reply_attributes(req, filesystem_of(req).getattr(node, file));
 }
 
+#if FUSE_VERSION >= FUSE_MAKE_VERSION(3, 18)
+void statx(fuse_req_t req, fuse_ino_t node, int, int, fuse_file_info* fi) {
+  Filesystem& fs = filesystem_of(req);
+  auto stx = fs.statx(node, fi != nullptr ? &file_of(fi) : nullptr);
+  if (!stx) {
+    fuse_reply_err(req, stx.error().value);
+  } else {
+    fuse_reply_statx(req, 0, &*stx, fs.options().attribute_timeout_s);
+  }
+}
+#endif
+
 void setattr(fuse_req_t req, fuse_ino_t node, struct stat* wanted, int to_set, fuse_file_info* fi) {
   OpenFile* const file = fi != nullptr ? &file_of(fi) : nullptr;
   reply_attributes(req, filesystem_of(req).setattr(caller_of(req), node, *wanted, to_set, file));
@@ -310,7 +322,12 @@ void readdirplus(fuse_req_t req, fuse_ino_t, size_t size_bytes, off_t offset, fu
   Filesystem& fs = filesystem_of(req);
   const auto buffer = fs.buffers().lease();
   const std::span<char> room = as_chars(buffer.bytes(), size_bytes);
-  reply_bytes(req, front_of(room, fs.readdirplus(directory_of(fi), offset, room)));
+  const auto listed = front_of(room, fs.readdirplus(directory_of(fi), offset, room));
+  if (!listed) {
+    fuse_reply_err(req, listed.error().value);
+  } else if (fuse_reply_buf(req, listed->data(), listed->size()) != 0) {
+    fs.forget_listed(*listed);
+  }
 }
 
 void fsyncdir(fuse_req_t req, fuse_ino_t, int data_only, fuse_file_info* fi) {
@@ -360,6 +377,9 @@ fuse_lowlevel_ops make_table() {
   table.forget = forget;
   table.forget_multi = forget_multi;
   table.getattr = getattr;
+#if FUSE_VERSION >= FUSE_MAKE_VERSION(3, 18)
+  table.statx = statx;
+#endif
   table.setattr = setattr;
   table.readlink = readlink;
   table.statfs = statfs;

@@ -3,9 +3,12 @@
 #include <fcntl.h>
 #include <sys/stat.h>
 
+#include <array>
 #include <memory>
+#include <span>
 #include <sstream>
 #include <string>
+#include <vector>
 
 #include <catch2/catch.hpp>
 #include <spdlog/sinks/ostream_sink.h>
@@ -91,4 +94,17 @@ TEST_CASE("a walk beyond the room for inodes is refused and says why, until some
 
   filesystem->forget(known[0], 2);
   CHECK(filesystem.lookup(39).has_value());
+}
+
+TEST_CASE("the look-ups in a listing that was not delivered are taken back") {
+  FilesystemFixture filesystem(40, {});
+  tally::fs::OpenDirectory* const root = filesystem->opendir(FUSE_ROOT_ID).value();
+  alignas(8) std::array<char, 4096> reply;
+  const auto filled = filesystem->readdirplus(*root, 0, reply);
+  REQUIRE(filled.has_value());
+  const auto known = filesystem->inodes().size();
+  CHECK(known > 15);
+  filesystem->forget_listed(std::span(reply).first(*filled));
+  CHECK(filesystem->inodes().size() == 1);
+  filesystem->releasedir(root);
 }

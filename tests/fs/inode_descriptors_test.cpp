@@ -256,6 +256,24 @@ TEST_CASE("by name: a renamed inode is opened under its new name") {
   REQUIRE(fixture.table->get(from).error() == Errno{ESTALE});
 }
 
+TEST_CASE("by name: a look-up of the old name that a rename overtakes doesn't bring it back") {
+  InodeFixture fixture(8, 100, Reopen::by_name);
+  fixture.create_file("old");
+  const NodeId id = fixture.lookup("old");
+  {
+    const PinnedInode root = fixture.root();
+    auto fd = fixture.table->open_descriptor(
+        [&] { return ::openat(root.fd(), "old", O_PATH | O_NOFOLLOW | O_CLOEXEC); });
+    const FileStat stat = tally::stat_fd(fd->get()).value();
+    const PinnedInode moved = fixture.table->pin(id).value();
+    REQUIRE(::rename(fixture.path("old").c_str(), fixture.path("new").c_str()) == 0);
+    fixture.table->named(moved, *root, "new", 1);
+    REQUIRE(fixture.table->find_or_create(*std::move(fd), stat, &*root, "old").has_value());
+  }
+  fixture.evict_all();
+  REQUIRE(leads_to_itself(fixture.table->pin(id).value()));
+}
+
 TEST_CASE("by name: an inode with several names keeps its descriptor") {
   InodeFixture fixture(8, 100, Reopen::by_name);
   fixture.create_file("a");

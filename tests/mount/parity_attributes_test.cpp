@@ -251,3 +251,28 @@ TEST_CASE("extended attributes of files live, list and fail as natively") {
     recorder.call("fremovexattr", ::fremovexattr(fd.get(), "user.through"));
   });
 }
+
+TEST_CASE("statx tells the birth time that the lower filesystem has, and sizes as stat does") {
+  if (!can_mount()) return;
+  const MountFolders folders;
+  REQUIRE(::mkdir(folders.source("directory").c_str(), 0755) == 0);
+  write_file(folders.source("directory/file"), "content");
+  const Mount mount(folders);
+  for (const char* path : {"directory", "directory/file"}) {
+    INFO(path);
+    struct statx lower{};
+    struct statx seen{};
+    constexpr unsigned mask = STATX_BASIC_STATS | STATX_BTIME;
+    REQUIRE(::statx(AT_FDCWD, mount.lower(path).c_str(), AT_SYMLINK_NOFOLLOW, mask, &lower) == 0);
+    REQUIRE(::statx(AT_FDCWD, mount.at(path).c_str(), AT_SYMLINK_NOFOLLOW, mask, &seen) == 0);
+    CHECK((seen.stx_mask & STATX_BTIME) == (lower.stx_mask & STATX_BTIME));
+    CHECK(seen.stx_btime.tv_sec == lower.stx_btime.tv_sec);
+    CHECK(seen.stx_btime.tv_nsec == lower.stx_btime.tv_nsec);
+    CHECK(seen.stx_ino == lower.stx_ino);
+    CHECK(seen.stx_mode == lower.stx_mode);
+    CHECK(seen.stx_nlink == lower.stx_nlink);
+    CHECK(seen.stx_blocks == lower.stx_blocks);
+    CHECK(seen.stx_ctime.tv_nsec == lower.stx_ctime.tv_nsec);
+    CHECK(seen.stx_size == 7);  // the file's, and the directory's total
+  }
+}
