@@ -155,7 +155,7 @@ class HardLinks {
 
   DirTree& tree_;
   KeyTable keys_;
-  Mutex mutex_;  // before tree_.lock()
+  Mutex mutex_ TALLY_ACQUIRED_BEFORE(tree_.lock());
   NodePool<Link, LinkTag> links_;
   NodePool<Name, NameTag> names_;
   ReservedArray<Visit> visits_ TALLY_GUARDED_BY(mutex_);

@@ -19,27 +19,23 @@
 #define TALLY_CAPABILITY(name) TALLY_THREAD_ANNOTATION(capability(name))
 #define TALLY_SCOPED_CAPABILITY TALLY_THREAD_ANNOTATION(scoped_lockable)
 
-// On data members: the lock that must be held to touch the member, or what it points to.
+// On data members: the lock that must be held to touch the member.
 #define TALLY_GUARDED_BY(lock) TALLY_THREAD_ANNOTATION(guarded_by(lock))
-#define TALLY_PT_GUARDED_BY(lock) TALLY_THREAD_ANNOTATION(pt_guarded_by(lock))
 
 // On locks that are members: the lock order. Checked under -Wthread-safety-beta only.
 #define TALLY_ACQUIRED_BEFORE(...) TALLY_THREAD_ANNOTATION(acquired_before(__VA_ARGS__))
-#define TALLY_ACQUIRED_AFTER(...) TALLY_THREAD_ANNOTATION(acquired_after(__VA_ARGS__))
 
 // On functions: locks the caller holds, or must not hold.
 #define TALLY_REQUIRES(...) TALLY_THREAD_ANNOTATION(requires_capability(__VA_ARGS__))
 #define TALLY_REQUIRES_SHARED(...) TALLY_THREAD_ANNOTATION(requires_shared_capability(__VA_ARGS__))
 #define TALLY_EXCLUDES(...) TALLY_THREAD_ANNOTATION(locks_excluded(__VA_ARGS__))
 
-// On functions: locks that the call takes, gives back, or tries to take (first argument: the
-// return value that means success).
+// On functions: locks that the call takes or gives back.
 #define TALLY_ACQUIRE(...) TALLY_THREAD_ANNOTATION(acquire_capability(__VA_ARGS__))
 #define TALLY_ACQUIRE_SHARED(...) TALLY_THREAD_ANNOTATION(acquire_shared_capability(__VA_ARGS__))
 #define TALLY_RELEASE(...) TALLY_THREAD_ANNOTATION(release_capability(__VA_ARGS__))
 #define TALLY_RELEASE_SHARED(...) TALLY_THREAD_ANNOTATION(release_shared_capability(__VA_ARGS__))
 #define TALLY_RELEASE_GENERIC(...) TALLY_THREAD_ANNOTATION(release_generic_capability(__VA_ARGS__))
-#define TALLY_TRY_ACQUIRE(...) TALLY_THREAD_ANNOTATION(try_acquire_capability(__VA_ARGS__))
 #define TALLY_RETURN_CAPABILITY(lock) TALLY_THREAD_ANNOTATION(lock_returned(lock))
 
 // On functions that are right in a way the analysis can't see; a comment there says why.
@@ -52,7 +48,6 @@ class TALLY_CAPABILITY("mutex") Mutex {
  public:
   void lock() TALLY_ACQUIRE() { native_.lock(); }
   void unlock() TALLY_RELEASE() { native_.unlock(); }
-  [[nodiscard]] bool try_lock() TALLY_TRY_ACQUIRE(true) { return native_.try_lock(); }
 
  private:
   friend class CondVar;

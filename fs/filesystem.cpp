@@ -55,7 +55,8 @@ void Filesystem::start() {
   const auto root = inodes_.get(FUSE_ROOT_ID);
   if (!root) throw std::logic_error("the inode table has no root");
   const auto lock = inodes_.lock(**root);
-  (*root)->dir = accounts_.tree().root();
+  DirTree& tree = accounts_.tree();
+  (*root)->dir = tree.hold(tree.key_of(tree.root()));
   (*root)->accounted = true;
 }
 
