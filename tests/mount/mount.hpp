@@ -41,7 +41,7 @@ class MountFolders {
 class Mount {
  public:
   struct Settings {
-    std::string options = "";  ///< what follows -o
+    std::string options = "";  ///< what follows -o; with uring=off unless it says otherwise
     bool over_itself = false;
     ChildProcess::Settings process = {};
     std::chrono::seconds life_max{180};

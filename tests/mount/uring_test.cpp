@@ -56,12 +56,16 @@ class UringEnabled {
   bool is_on_ = false;
 };
 
-/// Whether mounts can be served over io_uring now. When not, skips.
+/// Whether mounts can be served over io_uring now. When not, skips, unless the kernel has none of
+/// it.
 bool can_use(const UringEnabled& enabled) {
+  if (!enabled.is_on()) {
+    WARN(parameter_path << " is missing or can't be set");
+    SUCCEED();
+    return false;
+  }
   std::string reason;
-  if (!enabled.is_on())
-    reason = std::string(parameter_path) + " is missing or can't be set";
-  else if (const auto ring = tally::Ring::create(8); !ring)
+  if (const auto ring = tally::Ring::create(8); !ring)
     reason = "io_uring: " + ring.error().message();
   else if (const Finished limits = run(tallyfs_command({"-ouring=on", "--show-limits", "/"}));
            limits.status != 0)
