@@ -24,6 +24,7 @@ int run(int argc, char** argv) {
   using namespace tally::tools;
   CLI::App app("Totals of directories: how big, how many, how new.", "tally");
   app.require_subcommand(1);
+  app.set_version_flag("-V,--version", "tally " TALLYFS_VERSION);
   ScanCommand scan;
   CLI::App* scan_line = scan.add_to(app);
   try {

@@ -50,7 +50,10 @@ void report_errors(const Scanner& scanner, const std::string& source) {
       const ScanErrors::Report first = scanner.errors().report(kind, 0);
       example = fmt::format(", first {}/{}: {}", source, first.path, first.error.message());
     }
-    spdlog::warn("{} entries: {}{}", count_text(count), description_of(kind), example);
+    const char* const advice = kind == ScanErrorKind::no_room
+                                   ? "; totals are incomplete: mount with a larger -o max_dirs"
+                                   : "";
+    spdlog::warn("{} entries: {}{}{}", count_text(count), description_of(kind), example, advice);
   }
 }
 
@@ -86,11 +89,13 @@ std::string announcement(const fs::Place& place, fs::Filesystem& filesystem,
   const DirCounters totals = tree.counters(tree.root());
   const std::string where = place.mountpoint == place.source_path ? "" : " on " + place.mountpoint;
   const double rate = static_cast<double>(summary.entries()) / std::max(summary.seconds, 1e-6);
-  return fmt::format("{} live{}: {} directories, {} files, {}, scanned in {:.2f} s ({} entries/s)",
-                     place.source_path, where, count_text(static_cast<uint64_t>(totals.rsubdirs)),
-                     count_text(static_cast<uint64_t>(totals.rfiles)),
-                     bytes_text(static_cast<uint64_t>(totals.rbytes.count)), summary.seconds,
-                     count_text(static_cast<uint64_t>(rate)));
+  const char* const doubt = totals.suspect ? ", with suspect totals" : "";
+  return fmt::format(
+      "{} live{}{}: {} directories, {} files, {}, scanned in {:.2f} s ({} entries/s)",
+      place.source_path, where, doubt, count_text(static_cast<uint64_t>(totals.rsubdirs)),
+      count_text(static_cast<uint64_t>(totals.rfiles)),
+      bytes_text(static_cast<uint64_t>(totals.rbytes.count)), summary.seconds,
+      count_text(static_cast<uint64_t>(rate)));
 }
 
 /// How large a file may become is up to the callers' limits, which the kernel checks. Ours is

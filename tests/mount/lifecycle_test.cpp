@@ -138,6 +138,18 @@ TEST_CASE("ro refuses every change and still counts") {
   check_counters(mount);
 }
 
+TEST_CASE(
+    "a source with more directories than max_dirs is mounted and says that totals are short") {
+  if (!can_mount()) return;
+  const MountFolders folders;
+  for (int i = 0; i < 20; ++i)
+    REQUIRE(::mkdir(folders.source("d" + std::to_string(i)).c_str(), 0755) == 0);
+  const Mount mount(folders, {.options = "max_dirs=10"});
+  CHECK(mount.log().find("larger -o max_dirs") != std::string::npos);
+  CHECK(mount.log().find("suspect totals") != std::string::npos);
+  CHECK(read_xattr(mount.at(), "user.tally.state").value() == "suspect");
+}
+
 TEST_CASE("max_dirs refuses the directory that is too much, with ENOSPC, and nothing else") {
   if (!can_mount()) return;
   const MountFolders folders;

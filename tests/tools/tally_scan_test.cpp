@@ -146,3 +146,10 @@ TEST_CASE("the exit status of tally is 1 when something can't be counted, and 2 
   CHECK(run_tally("2>&1").status == 2);
   CHECK(run_tally("--help").status == 0);
 }
+
+TEST_CASE("tally -V prints the version with status 0") {
+  const Outcome version = run_tally("-V");
+  CHECK(version.status == 0);
+  CHECK(version.output.starts_with("tally "));
+  CHECK(version.output.find_first_of("0123456789") != std::string::npos);
+}
