@@ -191,7 +191,7 @@ TEST_CASE("recording a name takes no longer in a farm of snapshots, where an ino
     REQUIRE(accounts.links().add_scanned_name(snapshot, file_stat(snapshots)));
   }
   // Looking at all earlier ones took eight seconds where this was measured.
-  CHECK(static_cast<double>(std::clock() - start) / CLOCKS_PER_SEC < 3.0);
+  CHECK(static_cast<double>(std::clock() - start) / CLOCKS_PER_SEC < 5.0);
   accounts.links().fold();
   CHECK(accounts.tree().counters(root).rfiles == 1);
 }
