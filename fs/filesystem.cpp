@@ -70,13 +70,11 @@ Result<CountedFd> Filesystem::reopen(int fd, int flags) {
 /// The inode that goes by `name` now, with whatever happened to it behind our back accounted.
 Result<Filesystem::Found> Filesystem::find(const PinnedInode& parent, const char* name) {
   constexpr int attempts_max = 8;
-  auto found = find_once(parent, name);
-  for (int attempt = 1; attempt < attempts_max && !found && found.error().value == EAGAIN;
-       ++attempt)
-    found = find_once(parent, name);
-  // After ESTALE the kernel looks a name up once more.
-  if (!found && found.error().value == EAGAIN) return failure(ESTALE);
-  return found;
+  for (int attempt = 0; attempt < attempts_max; ++attempt) {
+    auto found = find_once(parent, name);
+    if (found || found.error().value != EAGAIN) return found;
+  }
+  return failure(ESTALE);  // the kernel looks a name up once more after that
 }
 
 /// EAGAIN: something else goes by that name since.
