@@ -209,6 +209,7 @@ void ScanWorker::publish(DirIndex dir, const Content& content) {
   if (content.file_names == 0) return;
   counts_.files += content.file_names;
   scan_.tree.add_entries(dir, content.file_names);
+  scan_.tree.add_file({.dir = dir}, content.files);
   scan_.tree.add(dir, content.files, clamp_to_now(content.newest_ctime_ns));
 }
 

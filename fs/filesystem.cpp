@@ -52,11 +52,19 @@ Filesystem::Filesystem(int source_fd, const FilesystemOptions& options)
       root_device_(device_of(source_fd)) {}
 
 void Filesystem::start() {
-  const auto root = inodes_.get(FUSE_ROOT_ID);
+  const auto root = inodes_.pin(FUSE_ROOT_ID);
   if (!root) throw std::logic_error("the inode table has no root");
   const auto lock = inodes_.lock(**root);
   DirTree& tree = accounts_.tree();
-  (*root)->dir = tree.hold(tree.key_of(tree.root()));
+  if (!tree.root()) {
+    const auto stat = stat_fd(root->fd());
+    if (!stat) throw std::system_error(stat.error().value, std::generic_category(), "the source");
+    const auto made = tree.insert({}, *stat, DirTree::Content::unknown);
+    if (!made) throw std::system_error(made.error().value, std::generic_category(), "max_dirs");
+    (*root)->dir = *made;
+  } else {
+    (*root)->dir = tree.hold(tree.key_of(tree.root()));
+  }
   (*root)->accounted = true;
 }
 
@@ -103,9 +111,9 @@ Status Filesystem::meet(const PinnedInode& inode, const PinnedInode& parent, con
   const WriterLock unchanging(names_.of(*parent));
   const auto lock = inodes_.lock(*parent, *inode);
   if (inode->accounted) return {};
-  const auto now = stat_at(parent.fd(), name);
+  const auto now = stat_entry_at(parent.fd(), name);
   if (!now) return std::unexpected(now.error());
-  if (now->key != inode->key()) return failure(EAGAIN);
+  if (now->stat.key != inode->key()) return failure(EAGAIN);
   account_first_contact(*inode, *parent, *now);
   return {};
 }
@@ -122,12 +130,12 @@ fuse_entry_param Filesystem::entry(const Found& found) {
 
 struct stat Filesystem::attributes(const Inode& inode, const struct statx& stx) {
   struct stat attributes = to_stat(stx, root_device_);
-  if (options_.directory_size == DirectorySize::recursive && inode.is_directory() && inode.dir) {
-    // First watched, then read: a change after the reading is told to the kernel.
-    if (options_.attribute_timeout_s > 0) accounts_.tree().watch(inode.dir, inode.id());
-    const Bytes rbytes = accounts_.tree().counters(inode.dir).rbytes;
-    attributes.st_size = std::max<off_t>(rbytes.count, 0);  // below 0 it is suspect already
-  }
+  const DirIndex dir = inode.is_directory() ? inode.dir_now() : DirIndex();
+  if (options_.directory_size != DirectorySize::recursive || !dir) return attributes;
+  // First watched, then read: a change after the reading is told to the kernel.
+  if (options_.attribute_timeout_s > 0) accounts_.tree().watch(dir, inode.id());
+  const Bytes rbytes = accounts_.tree().counters(dir).rbytes;
+  attributes.st_size = std::max<off_t>(rbytes.count, 0);  // below 0 it is suspect already
   return attributes;
 }
 

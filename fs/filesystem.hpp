@@ -4,6 +4,7 @@
 #include <sys/stat.h>
 #include <sys/statvfs.h>
 
+#include <atomic>
 #include <cstddef>
 #include <cstdint>
 #include <span>
@@ -23,6 +24,7 @@
 
 namespace tally::fs {
 
+class Auditor;
 class Settler;
 
 /// How file data is read from the lower filesystem.
@@ -71,12 +73,16 @@ class Filesystem {
   Filesystem(const Filesystem&) = delete;
   Filesystem& operator=(const Filesystem&) = delete;
 
-  /// After the scan, before the first request: the root is in the tree now.
+  /// Before the first request. After a scan the tree is as that left it; without one it has a root
+  /// of which nothing is counted yet, for the Auditor to scan.
   void start();
 
   /// Whoever is to look again, later, at inodes that were written to and released. Without one they
   /// are looked at when they are released only. Set before the first request, outlives the last.
   void set_settler(Settler* settler) { settler_ = settler; }
+
+  /// Whoever scans and audits, for the attributes that tell of it. Null for none.
+  void set_auditor(Auditor* auditor) { auditor_ = auditor; }
 
   enum class Settling {
     written_back,  ///< first waits until the blocks are allocated that it is to have
@@ -184,6 +190,8 @@ class Filesystem {
   Status removexattr(NodeId node, const char* name);
 
  private:
+  friend class Recounter;
+
   struct Found {
     PinnedInode inode;
     struct statx stx;
@@ -210,7 +218,8 @@ class Filesystem {
   // Accounting (reconcile.cpp). The account_ functions need the locks of all inodes they get.
   Result<struct statx> observe(Inode& inode, int fd, bool mutated);
   void observe_after(OpenFile& file, bool mutated);
-  void account_first_contact(Inode& inode, const Inode& parent, const FileStat& now);
+  void account_first_contact(Inode& inode, const Inode& parent, const EntryStat& now);
+  void account_directory_found(Inode& inode, const Inode& parent, const EntryStat& now);
   void account_observed(Inode& inode, const FileStat& now, bool mutated);
   void account_added(Inode& inode, const Inode& parent, const FileStat& now);
   bool account_removed(const PinnedInode& inode, const Inode& parent);
@@ -248,6 +257,8 @@ class Filesystem {
 
   // Extended attributes (handlers_xattrs.cpp).
   Result<std::size_t> get_counter(NodeId node, const char* name, std::span<char> value);
+  Result<std::size_t> get_audit(std::span<char> value);
+  Status set_audit(std::span<const char> value);
   template <class Change>
   Status change_xattr(NodeId node, const char* name, Change change);
 
@@ -268,6 +279,7 @@ class Filesystem {
   ObjectPool<OpenDirectory> open_directories_;
   uint32_t root_device_;
   Settler* settler_ = nullptr;
+  std::atomic<Auditor*> auditor_ = nullptr;
 };
 
 }  // namespace tally::fs

@@ -52,7 +52,7 @@ Result<Filesystem::Opened> Filesystem::enter_open(const PinnedInode& inode, Coun
   if (stx) {
     const FileStat now = FileStat::from(*stx);
     account_observed(*inode, now, truncated);
-    const bool is_orphan = now.nlink == 0 && !inode->record.dir && !inode->record.link;
+    const bool is_orphan = now.nlink == 0 && !inode->record.place && !inode->record.link;
     if (file != nullptr && is_orphan) accounts_.orphan_opened(inode->record, now);
   }
   if (file == nullptr) return failure(ENFILE);

@@ -83,6 +83,16 @@ Complaint read_directory_size(std::string_view text, Options& options) {
   return {};
 }
 
+Complaint read_scan_mode(std::string_view text, Options& options) {
+  if (text == "background")
+    options.scan = ScanMode::background;
+  else if (text == "wait")
+    options.scan = ScanMode::wait;
+  else
+    return "expected background or wait";
+  return {};
+}
+
 /// An option of ours: with a value, or (`flag`) without.
 struct Rule {
   std::string_view name;
@@ -115,6 +125,11 @@ constexpr std::array rules = {
     Rule{"queue_depth", false,
          [](std::string_view v, Options& o) {
            return read_number(v, uint32_t{1}, uint32_t{4096}, o.queue_depth);
+         }},
+    Rule{"scan", false, [](std::string_view v, Options& o) { return read_scan_mode(v, o); }},
+    Rule{"audit_iops", false,
+         [](std::string_view v, Options& o) {
+           return read_number(v, uint32_t{0}, uint32_t{1'000'000}, o.audit_operations_per_s);
          }},
     Rule{"attr_timeout", false,
          [](std::string_view v, Options& o) {
@@ -198,14 +213,17 @@ constexpr auto option_help = R"(Options for -o, separated by commas:
   list_xattr                 show the counters in listxattr, too
   max_dirs=N                 room for N directories (from the filesystem below)
   buffers=N, buffer_size=N   buffers for direct reads, and the bytes of each (threads; 1048576)
-  scan_threads=N             threads that scan (from the processors)
+  scan=background|wait       whether the mount is up at once, or when it is scanned (background)
+  scan_threads=N             threads that scan, with scan=wait (from the processors)
   queue_depth=N              directories in flight per scanning thread (64)
+  audit_iops=N               operations per second of the background audit, 0 for none (100)
   attr_timeout=S             seconds for which the kernel may remember attributes (1)
   allow_other                let other users in (default for root)
   ro, nosuid, nodev, noexec, noatime, nodiratime, sync, dirsync, nosymfollow
                              restrictions of the mount, in addition to those of the one below
 
 Totals: ls -l MOUNTPOINT; getfattr -n user.tally.rbytes DIRECTORY
+Audit:  setfattr -n user.tally.audit -v now MOUNTPOINT; getfattr -n user.tally.audit MOUNTPOINT
 Unmount: umount MOUNTPOINT (root), fusermount3 -u MOUNTPOINT
 )";
 

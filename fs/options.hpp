@@ -13,6 +13,9 @@ namespace tally::fs {
 /// FUSE over io_uring: where kernel and libfuse have it, or fail without it, or never.
 enum class UringMode { automatic, on, off };
 
+/// Whether the mount is up at once and scanned behind, or only when it has been scanned.
+enum class ScanMode { background, wait };
+
 /// What the user asked for. What is nullopt follows from the machine: see Limits and Session.
 struct Options {
   std::string source;      ///< as given
@@ -29,6 +32,8 @@ struct Options {
   uint32_t buffer_size_bytes = 1 << 20;
   std::optional<uint32_t> scan_threads;
   uint32_t queue_depth = 64;
+  ScanMode scan = ScanMode::background;
+  uint32_t audit_operations_per_s = 100;
 
   bool allow_other = false;              ///< for root the session always allows it
   std::vector<std::string> mount_flags;  ///< restrictions for mount(2): "ro", "nosuid", …

@@ -26,24 +26,21 @@ void Filesystem::observe_after(OpenFile& file, bool mutated) {
   static_cast<void>(observe(*file.inode, file.fd.get(), mutated));
 }
 
-void Filesystem::account_first_contact(Inode& inode, const Inode& parent, const FileStat& now) {
+/// `inode` goes by a name in `parent`, and that has not been accounted yet.
+void Filesystem::account_first_contact(Inode& inode, const Inode& parent, const EntryStat& now) {
+  if (inode.is_directory()) return account_directory_found(inode, parent, now);
   inode.accounted = true;
-  if (!inode.is_directory()) {
-    if (parent.dir) accounts_.file_found(inode.record, parent.dir, now);
-    return;
-  }
-  inode.dir = accounts_.tree().hold(now.key);
-  if (inode.dir) {
-    if (accounts_.tree().parent(inode.dir) == parent.dir) return;
-    // Moved behind our back, or another directory that has its number now.
-    suspect(inode);
-    suspect(parent);
-    return;
-  }
-  // Made behind our back: what is in it is not counted, nor itself where there is no room for it
-  // that no mkdir has been promised.
-  if (const DirectoryRoom room = accounts_.room_for_directory()) account_added(inode, parent, now);
-  suspect(inode.dir ? inode : parent);
+  if (parent.dir) accounts_.file_found(inode.record, parent.dir, now.stat);
+}
+
+/// A directory goes by a name in `parent`: it has a node there from now on, if there is room.
+void Filesystem::account_directory_found(Inode& inode, const Inode& parent, const EntryStat& now) {
+  inode.accounted = true;
+  if (!parent.dir) return;
+  const auto found = accounts_.dir_found(parent.dir, now.stat, now.is_mount_root);
+  if (!found) return suspect(parent);
+  // The node that it had was perhaps removed, when it was moved or was gone behind our back.
+  if (const DirIndex former = inode.exchange_dir(*found)) accounts_.tree().release(former);
 }
 
 void Filesystem::account_observed(Inode& inode, const FileStat& now, bool mutated) {

@@ -10,6 +10,7 @@
 
 #include <spdlog/spdlog.h>
 
+#include "fs/auditor.hpp"
 #include "fs/invalidator.hpp"
 #include "fs/log.hpp"
 #include "fs/mount_table.hpp"
@@ -194,6 +195,8 @@ bool Session::serve() {
                                                                : Filesystem::Settling::as_it_is);
       });
   filesystem_.set_settler(&settler);
+  Auditor auditor(filesystem_, options_.audit_operations_per_s, place_.source.get());
+  filesystem_.set_auditor(&auditor);
 
   const std::unique_ptr<fuse_loop_config, void (*)(fuse_loop_config*)> config(
       fuse_loop_cfg_create(), fuse_loop_cfg_destroy);
@@ -202,6 +205,8 @@ bool Session::serve() {
   const int outcome = fuse_session_loop_mt(session_.get(), config.get());
   rings_run_ = false;
 
+  auditor.stop();
+  filesystem_.set_auditor(nullptr);
   // Before the descriptor is closed, which the invalidator writes to.
   invalidator.stop();
   fuse_session_unmount(session_.get());
