@@ -183,9 +183,8 @@ bool Accounts::name_met(FileRecord& file, DirIndex dir, const FileStat& now) {
     links_.add_name(file.link, dir, now);
     remember(file, now);
   }
-  const bool is_as_it_was = file.size == now.size && file.blocks == now.blocks;
   file_observed(file, now, false);
-  return was_counted && is_as_it_was;
+  return was_counted;
 }
 
 /// A recount of `dir` has met a file that has no link. Returns whether it was counted there.

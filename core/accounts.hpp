@@ -66,8 +66,8 @@ class Accounts {
   /// The last handle of the inode is closed: an orphan is forgotten.
   void last_handle_closed(FileRecord& file);
 
-  /// A recount of `dir` has met a name of the inode there, with this state. Returns whether it was
-  /// counted so, of which change there may be news all the same.
+  /// A recount of `dir` has met a name of the inode there, with this state. Returns whether the
+  /// name was counted; of the state there may be news all the same.
   bool name_met(FileRecord& file, DirIndex dir, const FileStat& now);
 
   /// mkdir. ENOSPC when there is no room: call room_for_directory() before the lower mkdir, since

@@ -78,6 +78,9 @@ class Recounter {
   bool meet_all(Recount& recount, const PinnedInode& directory, int fd);
   Status meet(Recount& recount, const PinnedInode& directory, int fd, const char* name);
   Status meet_known(Recount& recount, const PinnedInode& directory, int fd, const char* name);
+  enum class Met { accounted, is_lagging };
+  Result<Met> meet_inode(Recount& recount, const PinnedInode& directory, Inode& inode, int fd,
+                         const char* name, bool again);
   void note_missing(DirIndex dir);
   void remove_missing();
 
@@ -88,6 +91,7 @@ class Recounter {
   std::size_t depth_ = 0;
   ReservedArray<Missing> missing_;
   std::size_t missing_count_ = 0;
+  FileRecord lagging_;  // as it was when it was left alone for a moment
   Outcome outcome_;
   uint64_t operations_ = 0;
   std::atomic<uint64_t> directories_ = 0;
