@@ -103,17 +103,14 @@ void Accounts::name_removed(FileRecord& file, DirIndex dir, const FileStat& now,
       file.link = {};
     }
   } else {
-    if (file.place.dir == dir) {
-      apply(file, -counted(file), now.ctime_ns, -1);
-    } else {
-      file.place = {};
-    }
-    if (!file.place) {
-      // It was counted elsewhere, or nowhere.
+    const bool is_counted_here = file.place.dir == dir;
+    if (is_counted_here) apply(file, -counted(file), now.ctime_ns, -1);
+    if (!is_counted_here || !file.place) {
+      // It is counted by another name, or not at all.
       tree_.mark_suspect(dir);
       tree_.apply(dir, {}, now.ctime_ns, -1);
     }
-    file.place = {};
+    if (is_counted_here) file.place = {};
   }
   if (now.nlink == 0) forget_lost_names(file, now);
   remember(file, now);
