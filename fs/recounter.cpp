@@ -166,7 +166,7 @@ void Recounter::recount(const PinnedInode& directory) {
   const bool complete = !fd || meet_all(recount, directory, fd->get());
   const bool was_suspect = filesystem_.accounts_.tree().is_suspect(dir);
   if (!recount.finish(complete) && !was_suspect) ++outcome_.differing;
-  if (!complete) ++outcome_.failed;
+  if (filesystem_.accounts_.tree().is_suspect(dir)) ++outcome_.failed;
   ++outcome_.directories;
   directories_.fetch_add(1, std::memory_order_relaxed);
   note_missing(dir);
