@@ -4,13 +4,16 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <filesystem>
 #include <stdexcept>
 #include <system_error>
 #include <utility>
 
 #include "core/direct_file.hpp"
+#include "core/hot_path_guard.hpp"
 #include "fs/attributes.hpp"
 #include "fs/descriptor_path.hpp"
+#include "fs/log.hpp"
 
 namespace tally::fs {
 
@@ -49,6 +52,7 @@ Filesystem::Filesystem(int source_fd, const FilesystemOptions& options)
       buffers_(make_buffers(options)),
       open_files_(options.open_files_max),
       open_directories_(options.open_directories_max),
+      root_fd_(source_fd),
       root_device_(device_of(source_fd)) {}
 
 void Filesystem::start() {
@@ -92,6 +96,8 @@ Result<Filesystem::Found> Filesystem::find_once(const PinnedInode& parent, const
   if (!path_fd) return std::unexpected(path_fd.error());
   const auto seen = stat_fd(path_fd->get());
   if (!seen) return std::unexpected(seen.error());
+  if (const Status served = check_served(seen->key, parent.fd(), name); !served)
+    return std::unexpected(served.error());
   auto inode = inodes_.find_or_create(*std::move(path_fd), *seen, &*parent, name);
   if (!inode) return std::unexpected(inode.error());
 
@@ -99,6 +105,20 @@ Result<Filesystem::Found> Filesystem::find_once(const PinnedInode& parent, const
   const auto stx = observe(**inode, inode->fd(), false);
   if (!stx) return std::unexpected(stx.error());
   return Found{.inode = *std::move(inode), .stx = *stx};
+}
+
+/// EXDEV if this inode, found as `name`, is to be left out.
+Status Filesystem::check_served(const FileKey& key, int parent_fd, const char* name) {
+  if (!is_left_out(key)) return {};
+  if (left_out_met_.test_and_set()) return failure(EXDEV);
+  TALLY_HOT_PATH_PAUSE("logging allocates");
+  std::error_code none;
+  const auto path_of = [&](int fd) {
+    return std::filesystem::read_symlink(DescriptorPath(fd).path(), none);
+  };
+  const auto parent = path_of(parent_fd).lexically_relative(path_of(root_fd_));
+  log_left_out((parent / name).lexically_normal());
+  return failure(EXDEV);
 }
 
 /// Accounts an inode that was just found as `name`, unless it is accounted already: see NameLocks.
@@ -130,6 +150,7 @@ fuse_entry_param Filesystem::entry(const Found& found) {
 
 struct stat Filesystem::attributes(const Inode& inode, const struct statx& stx) {
   struct stat attributes = to_stat(stx, root_device_);
+  if (is_nested(inode)) restrict_attributes(attributes, inodes_.restrictions(inode));
   const DirIndex dir = inode.is_directory() ? inode.dir_now() : DirIndex();
   if (options_.directory_size != DirectorySize::recursive || !dir) return attributes;
   // First watched, then read: a change after the reading is told to the kernel.

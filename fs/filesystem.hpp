@@ -38,7 +38,8 @@ enum class DirectorySize { recursive, native };
 struct FilesystemOptions {
   DataPath data_path = DataPath::direct;
   DirectorySize directory_size = DirectorySize::recursive;
-  bool list_counters = false;  ///< listxattr names the counters of directories
+  bool list_counters = false;    ///< listxattr names the counters of directories
+  bool one_file_system = false;  ///< what has another st_dev than the root is not there
   double attribute_timeout_s = 1.0;
   double entry_timeout_s = 1.0;
   uint32_t directories_max = 1 << 20;     ///< nodes of the tree
@@ -67,8 +68,9 @@ struct FilesystemOptions {
 /// AUTO_INVAL_DATA: open() says by itself when the kernel's pages are to be dropped.
 class Filesystem {
  public:
-  /// `source_fd`: the root of what is mounted, an open directory; it stays the caller's. Takes all
-  /// the memory there will be. Throws std::bad_alloc, std::system_error, std::invalid_argument.
+  /// `source_fd`: the root of what is mounted, an open directory; it stays the caller's, and open.
+  /// Takes all the memory there will be. Throws std::bad_alloc, std::system_error,
+  /// std::invalid_argument.
   Filesystem(int source_fd, const FilesystemOptions& options);
   Filesystem(const Filesystem&) = delete;
   Filesystem& operator=(const Filesystem&) = delete;
@@ -77,8 +79,8 @@ class Filesystem {
   /// of which nothing is counted yet, for the Auditor to scan.
   void start();
 
-  /// Whoever is to look again, later, at inodes that were written to and released. Without one they
-  /// are looked at when they are released only. Set before the first request, outlives the last.
+  /// Whoever is to look again, later, at inodes that were written to. Without one they are looked
+  /// at when they are released only. Set before the first request, outlives the last.
   void set_settler(Settler* settler) { settler_ = settler; }
 
   /// Whoever scans and audits, for the attributes that tell of it. Null for none.
@@ -88,8 +90,7 @@ class Filesystem {
     written_back,  ///< first waits until the blocks are allocated that it is to have
     as_it_is,
   };
-  /// For the Settler's callback: accounts the inode as it is on disk now, and takes back the lookup
-  /// that release() has added. Any thread.
+  /// For the Settler's callback: accounts the inode as it is on disk now. Any thread.
   void settle(NodeId node, Settling settling);
 
   [[nodiscard]] Accounts& accounts() { return accounts_; }
@@ -208,6 +209,12 @@ class Filesystem {
   Result<CountedFd> reopen(int fd, int flags);
   Result<Found> find(const PinnedInode& parent, const char* name);
   Result<Found> find_once(const PinnedInode& parent, const char* name);
+  /// Whether it lies on another filesystem than the root, which has restrictions of its own.
+  [[nodiscard]] bool is_nested(const Inode& inode) const { return inode.key().dev != root_device_; }
+  [[nodiscard]] bool is_left_out(const FileKey& key) const {
+    return options_.one_file_system && key.dev != root_device_;
+  }
+  Status check_served(const FileKey& key, int parent_fd, const char* name);
   Status meet(const PinnedInode& inode, const PinnedInode& parent, const char* name);
   fuse_entry_param entry(const Found& found);
   struct stat attributes(const Inode& inode, const struct statx& stx);
@@ -227,7 +234,9 @@ class Filesystem {
   FileStat counted_without_a_name(const Inode& inode);
   void account_parent(const PinnedInode& parent);
   void retire(const PinnedInode& inode);
-  void write_back(const PinnedInode& inode);
+  bool write_back(const PinnedInode& inode);
+  bool look_again(const InodeRef& inode, Settling settling);
+  bool settle_later(Inode& inode, uint8_t looks);
   void suspect(const Inode& directory);
 
   // Changing names (handlers_names.cpp, handlers_rename.cpp).
@@ -253,6 +262,7 @@ class Filesystem {
   // Open directories (handlers_directories.cpp).
   template <class Add>
   Status list(OpenDirectory& directory, off_t offset, Add add);
+  [[nodiscard]] bool is_hidden(const OpenDirectory& directory, const char* name) const;
   fuse_entry_param entry_to_list(const PinnedInode& parent, const dirent64& listed);
 
   // Extended attributes (handlers_xattrs.cpp).
@@ -277,7 +287,9 @@ class Filesystem {
   AlignedBufferPool buffers_;
   ObjectPool<OpenFile> open_files_;
   ObjectPool<OpenDirectory> open_directories_;
+  const int root_fd_;  // the source, as it was given
   uint32_t root_device_;
+  std::atomic_flag left_out_met_;
   Settler* settler_ = nullptr;
   std::atomic<Auditor*> auditor_ = nullptr;
 };

@@ -37,6 +37,7 @@ class Inode {
   uint32_t open_handles = 0;    ///< files open through the mount
   bool accounted = false;       ///< `record` or `dir` is filled in
   bool settle_pending = false;  ///< the Settler will look at it again
+  uint8_t looks = 0;            ///< that the Settler has taken since it was last written to
   bool pages_current = false;   ///< nobody but us has changed it since it was last opened
 
   /// `dir` for who does not hold the inode's lock: a directory that was gone behind our back and is
@@ -211,6 +212,11 @@ class InodeTable {
   [[nodiscard]] bool knows(const FileKey& key) const { return keys_.find(key) != 0; }
 
   [[nodiscard]] uint32_t size() const TALLY_EXCLUDES(mutex_);
+
+  /// How the inode's device is mounted below: see FileHandles.
+  [[nodiscard]] unsigned long restrictions(const Inode& inode) const {
+    return handles_.restrictions(inode.key_.dev);
+  }
 
  private:
   friend class InodeRef;

@@ -25,7 +25,12 @@ struct Options {
   DirectorySize directory_size = DirectorySize::recursive;
   UringMode uring = UringMode::automatic;
   bool list_counters = false;
+  bool one_file_system = false;
   double attribute_timeout_s = 1.0;
+  /// When a file that was written to is looked at once more. 30 s is when the kernel, too, begins
+  /// to write it back (vm.dirty_expire_centisecs). Earlier costs writes that it saves by waiting:
+  /// of files that are deleted or written again.
+  double settling_delay_s = 30.0;
 
   std::optional<uint32_t> directories_max;
   std::optional<uint32_t> buffers;

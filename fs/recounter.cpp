@@ -36,6 +36,7 @@ bool is_no_loss(Errno error) {
     case ELOOP:
     case EACCES:
     case EPERM:
+    case EXDEV:  // left out
       return true;
     default:
       return false;
@@ -84,7 +85,7 @@ bool Recounter::visit(const PinnedInode& directory, Scope scope) {
   const bool is_way_down = scope == Scope::everything || tree.has_suspects(dir);
   if (is_way_down && tree.counters(dir).subdirs > 0 && depth_ < depth_max) {
     filesystem_.inodes_.add_lookup(*directory);
-    levels_[depth_++] = {.directory = directory->id(), .position = 0};
+    levels_[depth_++] = {.directory = directory->id(), .position = 0, .by_stat = false};
     return true;
   }
   tree.settle_suspects_below(dir);
@@ -105,7 +106,8 @@ bool Recounter::descend(Scope scope, const Pace& pace) {
     ++operations_;
     while (const dirent64* entry = walked_.next_entry()) {
       level.position = entry->d_off;
-      if (!is_wanted(scope, fd->get(), *entry, (*directory)->key().dev)) continue;
+      if (!is_wanted(scope, fd->get(), *entry, level.by_stat ? 0 : (*directory)->key().dev))
+        continue;
       const auto found = filesystem_.find(*directory, entry->d_name);
       operations_ += 2;
       if (!found || !is_child(found->inode, *directory)) continue;
@@ -113,14 +115,27 @@ bool Recounter::descend(Scope scope, const Pace& pace) {
       if (!rest(pace)) return false;
     }
   }
-  return false;
+  if (level.by_stat || scope != Scope::suspects || !has_suspects_left(*directory)) return false;
+  // It was passed over: a subvolume of btrfs is listed with a number that may be another inode's.
+  level.by_stat = true;
+  level.position = 0;
+  return descend(scope, pace);
 }
 
-/// Whether an entry is a directory that the walk is to visit.
-bool Recounter::is_wanted(Scope scope, int fd, const dirent64& entry, uint32_t dev) {
+bool Recounter::has_suspects_left(const PinnedInode& directory) {
+  DirTree& tree = filesystem_.accounts_.tree();
+  const DirIndex dir = directory->dir_now();
+  if (!dir) return false;
+  tree.settle_suspects_below(dir);
+  return tree.has_suspects(dir);
+}
+
+/// Whether an entry is a directory that the walk is to visit. `listed_dev`: the device of the
+/// number that it is listed with, 0 if that number is not to be trusted.
+bool Recounter::is_wanted(Scope scope, int fd, const dirent64& entry, uint32_t listed_dev) {
   if (entry.d_type != DT_DIR && entry.d_type != DT_UNKNOWN) return false;
   DirTree& tree = filesystem_.accounts_.tree();
-  DirIndex dir = tree.find({.ino = entry.d_ino, .dev = dev});
+  DirIndex dir = tree.find({.ino = entry.d_ino, .dev = listed_dev});
   if (!dir) {
     // Something is mounted on it, or the number that the directory says is not that of the inode.
     ++operations_;
@@ -213,6 +228,7 @@ Status Recounter::meet(Recount& recount, const PinnedInode& directory, int fd, c
   const auto entry = stat_entry_at(fd, name);
   if (!entry) return std::unexpected(entry.error());
   const FileStat& now = entry->stat;
+  if (const Status served = filesystem_.check_served(now.key, fd, name); !served) return served;
   if (now.is_directory()) {
     if (recount.meet_directory(now.key)) return {};
     return meet_known(recount, directory, fd, name);
