@@ -99,6 +99,12 @@ void Auditor::scan() {
                count_text(static_cast<uint64_t>(totals.rfiles)),
                bytes_text(static_cast<uint64_t>(totals.rbytes.count)),
                totals.suspect ? ", with suspect totals" : "");
+  const DirTree& tree = filesystem_.accounts().tree();
+  if (totals.suspect && tree.size() >= tree.capacity())
+    spdlog::warn(
+        "there is room for {} directories and there are more: totals are incomplete: "
+        "mount with a larger -o max_dirs",
+        count_text(tree.capacity()));
 }
 
 /// False if it did not get on: all that is left could not be recounted just now.

@@ -227,6 +227,11 @@ uint32_t InodeTable::size() const {
   return size_;
 }
 
+bool InodeTable::is_in_use(const Inode& inode) const {
+  MutexLock lock(mutex_);
+  return inode.references_ > 1;
+}
+
 Inode* InodeTable::live(NodeId id) {
   const auto slot = static_cast<uint32_t>(id);
   if (slot == 0 || slot > slots_touched_) return nullptr;

@@ -208,6 +208,10 @@ class InodeTable {
     return InodeLock(*this, {address_of(inodes)...});
   }
 
+  /// Whether anybody but the caller, who has one reference, refers to the inode: a request under
+  /// way or an open file.
+  [[nodiscard]] bool is_in_use(const Inode& inode) const TALLY_EXCLUDES(mutex_);
+
   /// Whether the table has an inode with this key.
   [[nodiscard]] bool knows(const FileKey& key) const { return keys_.find(key) != 0; }
 

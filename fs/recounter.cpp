@@ -7,7 +7,6 @@
 #include <algorithm>
 #include <cerrno>
 #include <chrono>
-#include <thread>
 #include <utility>
 
 #include "core/hot_path_guard.hpp"
@@ -24,9 +23,6 @@ constexpr std::size_t missing_max = 1 << 16;
 
 // While the totals of a directory are verified everything waits: for this many names some 10 ms.
 constexpr uint32_t verified_names_max = 50'000;
-
-// How long a request takes, mostly, from the lower operation to its account.
-constexpr std::chrono::milliseconds in_flight_max{2};
 
 /// Whether an error means that something went or changed since it was listed, behind our back, or
 /// that it is not ours to see: what is left is what counts.
@@ -265,52 +261,46 @@ Status Recounter::meet_known(Recount& recount, const PinnedInode& directory, int
   if (!inode) return std::unexpected(inode.error());
   operations_ += 3;
 
-  for (bool again = false;; again = true) {
-    const auto met = meet_inode(recount, directory, **inode, fd, name, again);
-    if (!met) return std::unexpected(met.error());
-    if (*met == Met::accounted) return {};
-    std::this_thread::sleep_for(in_flight_max);
-  }
+  return meet_inode(recount, *directory, **inode, fd, name);
 }
 
-/// Under the inode's lock. What is found may be more recent than what is counted, because a request
-/// has changed it and is about to account it. So what differs is left alone for a moment, once; if
-/// nobody accounts it the difference was made behind our back.
-Result<Recounter::Met> Recounter::meet_inode(Recount& recount, const PinnedInode& directory,
-                                             Inode& inode, int fd, const char* name, bool again) {
-  const auto lock = filesystem_.inodes_.lock(*directory, inode);
+Status Recounter::meet_inode(Recount& recount, const Inode& directory, Inode& inode, int fd,
+                             const char* name) {
+  const auto lock = filesystem_.inodes_.lock(directory, inode);
   const auto now = stat_entry_at(fd, name);
   if (!now) return std::unexpected(now.error());
   if (now->stat.key != inode.key()) return failure(EAGAIN);
-  if (inode.is_directory()) {
-    filesystem_.account_directory_found(inode, *directory, *now);
-    // Not if it is mounted elsewhere, too, and counted there, or if there is no room.
-    if (recount.meet_directory(now->stat.key)) recount.differs();
-    return Met::accounted;
-  }
+  if (inode.is_directory()) return meet_directory(recount, directory, inode, *now);
+
   FileRecord& record = inode.record;
   if (!inode.accounted) {
     filesystem_.accounts_.link_found(record, now->stat.key);
     if (!record.link && now->stat.nlink == 1) {
       // Whoever looks it up at this moment takes it to be counted as it is found, and so it is.
       recount.meet(now->stat);
-      return Met::accounted;
+      return {};
     }
     inode.accounted = true;
   }
+  // What is found may be more recent than what is counted, because a request has changed it and is
+  // about to account it, or because it has yet to be settled. Else it was changed behind our back.
   const bool is_as_counted = record.size == now->stat.size && record.blocks == now->stat.blocks;
-  const bool is_counted = record.place || record.link;
-  if (!again) {
-    lagging_ = record;
-    if (is_counted && !is_as_counted) return Met::is_lagging;
-  } else if (!is_as_counted && lagging_.size == record.size && lagging_.blocks == record.blocks &&
-             lagging_.ctime_ns == record.ctime_ns) {
+  if (!is_as_counted && !inode.settle_pending && !filesystem_.inodes_.is_in_use(inode))
     recount.differs();
-  }
   if (record.size != now->stat.size || record.ctime_ns != now->stat.ctime_ns)
     inode.pages_current = false;
   recount.meet(record, now->stat);
-  return Met::accounted;
+  return {};
+}
+
+/// A directory that is not counted in the one that is recounted.
+Status Recounter::meet_directory(Recount& recount, const Inode& directory, Inode& inode,
+                                 const EntryStat& now) {
+  filesystem_.account_directory_found(inode, directory, now);
+  if (!inode.dir) return failure(ENOSPC);
+  // Not if it is mounted elsewhere, too, and counted there.
+  if (recount.meet_directory(now.stat.key)) recount.differs();
+  return {};
 }
 
 /// A child that is not where it was may have moved to where the walk has not been yet. It stays

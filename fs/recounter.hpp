@@ -81,9 +81,10 @@ class Recounter {
   bool meet_all(Recount& recount, const PinnedInode& directory, int fd);
   Status meet(Recount& recount, const PinnedInode& directory, int fd, const char* name);
   Status meet_known(Recount& recount, const PinnedInode& directory, int fd, const char* name);
-  enum class Met { accounted, is_lagging };
-  Result<Met> meet_inode(Recount& recount, const PinnedInode& directory, Inode& inode, int fd,
-                         const char* name, bool again);
+  Status meet_inode(Recount& recount, const Inode& directory, Inode& inode, int fd,
+                    const char* name);
+  Status meet_directory(Recount& recount, const Inode& directory, Inode& inode,
+                        const EntryStat& now);
   void note_missing(DirIndex dir);
   void remove_missing();
 
@@ -94,7 +95,6 @@ class Recounter {
   std::size_t depth_ = 0;
   ReservedArray<Missing> missing_;
   std::size_t missing_count_ = 0;
-  FileRecord lagging_;  // as it was when it was left alone for a moment
   Scope scope_ = Scope::suspects;
   const Pace* pace_ = nullptr;
   Outcome outcome_;

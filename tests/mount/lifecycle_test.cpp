@@ -102,7 +102,8 @@ TEST_CASE("in the background the parent returns 0 once the mount is live") {
   if (!can_mount()) return;
   const MountFolders folders;
   write_file(folders.source("file"), std::string(777, 'x'));
-  const Finished started = run(tallyfs_command({folders.source(), folders.mountpoint()}), "", 30s);
+  const Finished started =
+      run(tallyfs_command({"-o", "scan=wait", folders.source(), folders.mountpoint()}), "", 30s);
   INFO(started.output);
   CHECK(started.status == 0);
   CHECK(is_fuse_mount(folders.mountpoint()));
@@ -144,7 +145,7 @@ TEST_CASE(
   const MountFolders folders;
   for (int i = 0; i < 20; ++i)
     REQUIRE(::mkdir(folders.source("d" + std::to_string(i)).c_str(), 0755) == 0);
-  const Mount mount(folders, {.options = "max_dirs=10"});
+  const Mount mount(folders, {.options = GENERATE("max_dirs=10", "max_dirs=10,scan=wait")});
   CHECK(mount.log().find("larger -o max_dirs") != std::string::npos);
   CHECK(mount.log().find("suspect totals") != std::string::npos);
   CHECK(read_xattr(mount.at(), "user.tally.state").value() == "suspect");
