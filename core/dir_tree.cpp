@@ -206,9 +206,10 @@ void DirTree::release(DirIndex dir) {
 }
 
 /// The node of a removed directory is free for another one. Not if files were in it when it was
-/// removed, which then went behind our back: their records may still name it. Such a node is lost.
+/// removed, or were taken out of it, which then went behind our back: their records may still name
+/// it. Such a node is lost.
 void DirTree::give_back(DirIndex dir) {
-  if (node(dir).files != 0) return;
+  if (node(dir).files != 0 || has_flag(dir, has_lost)) return;
   [[maybe_unused]] const Status released = pool_.release(dir);
   assert(released);
 }
@@ -268,7 +269,7 @@ bool DirTree::apply_file(FilePlace place, const Delta& delta, TimeNs ctime_ns, i
   if (is_stale(place)) return false;
   add_entries(place.dir, entries);
   add_file(place, delta);
-  if (is_attached(place.dir)) apply_upwards(place.dir, {}, delta, clamped_ns);
+  apply_upwards(place.dir, {}, delta, clamped_ns);
   return true;
 }
 
@@ -296,7 +297,7 @@ bool DirTree::is_stale(FilePlace place) const {
   const DirNode& n = node(place.dir);
   const bool is_unmet =
       has_flag(place.dir, recounting) && place.epoch == static_cast<uint8_t>(n.epoch - 1);
-  return place.epoch != n.epoch && !is_unmet;
+  return (place.epoch != n.epoch && !is_unmet) || !is_attached(place.dir);
 }
 
 void DirTree::add_file(FilePlace place, const Delta& counted) {
@@ -461,6 +462,9 @@ DirTree::Files DirTree::end_recount(DirIndex dir, const Files& others, TimeNs ct
     suspect_upwards(dir);
     return {};
   }
+  // A place in this directory goes stale with a recount, but not with the use of its node for
+  // another one.
+  if (unmet_files.count != 0) n.flags.fetch_or(has_lost);
   const Files missed = {.bytes = others.bytes - unmet_files.bytes,
                         .blocks = others.blocks - unmet_files.blocks,
                         .count = others.count - unmet_files.count};

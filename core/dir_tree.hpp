@@ -19,9 +19,10 @@ struct DirTag;
 using DirIndex = PoolIndex<DirTag>;
 
 /// Where a non-directory with one name is counted, and since which recount of that directory. A
-/// recount that does not find the file ends its being counted there: the place is stale then.
-/// (The epoch has eight bits. A file that is gone behind our back and still known through 256
-/// recounts of its former directory passes for counted until the next one.)
+/// recount that does not find the file ends its being counted there, and so does the removal of the
+/// directory: the place is stale then. (The epoch has eight bits. A file that is gone behind our
+/// back and still known through 256 recounts of its former directory passes for counted until the
+/// next one.)
 struct FilePlace {
   DirIndex dir = {};
   uint8_t epoch = 0;
@@ -68,6 +69,7 @@ enum DirFlag : uint8_t {
   doubt_renewed = 4,  ///< doubt_own was set once more while it was being recounted
   recounting = 8,     ///< between begin_recount() and end_recount()
   unseen = 16,        ///< a recount of the parent has not met it (yet)
+  has_lost = 32,      ///< a recount has taken files out of it, whose records may still name it
 };
 
 /// One directory. The recursive counters include what is below; `disk` and `unique` also include

@@ -279,7 +279,7 @@ void HardLinks::add_name(LinkIndex link, DirIndex dir, const FileStat& now) {
 /// After visit_names(). The entries of a directory are its files with one name and the names that
 /// are recorded: where one can't be recorded, or was not, the entries stay as they are, too.
 void HardLinks::gain_name(LinkIndex link, DirIndex dir) {
-  if (!record(link, dir)) return tree_.suspect_upwards(dir);
+  if (!tree_.is_attached(dir) || !record(link, dir)) return tree_.suspect_upwards(dir);
   visit_upwards(dir, 0, +1);
   tree_.add_entries(dir, +1);
 }

@@ -1,8 +1,6 @@
-// Mounts that are served over io_uring. The module parameter is the whole machine's: a mount made
-// meanwhile by somebody else, with uring=auto, uses it too, which changes nothing that it shows.
+// Mounts that are served over io_uring.
 
 #include <fcntl.h>
-#include <sys/file.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
 #include <sys/sysinfo.h>
@@ -16,63 +14,18 @@
 
 #include <catch2/catch.hpp>
 
-#include "core/ring.hpp"
 #include "tests/fake_tree.hpp"
 #include "tests/mount/counter_check.hpp"
 #include "tests/mount/mount.hpp"
 #include "tests/mount/parity.hpp"
 #include "tests/mount/random_changes.hpp"
-#include "tests/skip.hpp"
+#include "tests/mount/uring_enabled.hpp"
 
 using namespace tally::test;
 using tally::UniqueFd;
 using namespace std::chrono_literals;
 
 namespace {
-
-constexpr const char* parameter_path = "/sys/module/fuse/parameters/enable_uring";
-
-/// Switches FUSE over io_uring on in the kernel, and back to what it was at the end. One at a time:
-/// others wait.
-class UringEnabled {
- public:
-  UringEnabled() : parameter_(::open(parameter_path, O_RDWR | O_CLOEXEC)) {
-    if (!parameter_ || ::flock(parameter_.get(), LOCK_EX) != 0) return;
-    if (::pread(parameter_.get(), &former_, 1, 0) == 1) is_on_ = set('Y');
-  }
-  ~UringEnabled() {
-    if (is_on_) set(former_);
-  }
-  UringEnabled(const UringEnabled&) = delete;
-  UringEnabled& operator=(const UringEnabled&) = delete;
-
-  [[nodiscard]] bool is_on() const { return is_on_; }
-
- private:
-  bool set(char value) const { return ::pwrite(parameter_.get(), &value, 1, 0) == 1; }
-
-  UniqueFd parameter_;
-  char former_ = 'N';
-  bool is_on_ = false;
-};
-
-/// Whether mounts can be served over io_uring now. When not, skips, unless the kernel has none of
-/// it.
-bool can_use(const UringEnabled& enabled) {
-  if (!enabled.is_on()) {
-    WARN(parameter_path << " is missing or can't be set");
-    SUCCEED();
-    return false;
-  }
-  std::string reason;
-  if (const auto ring = tally::Ring::create(8); !ring)
-    reason = "io_uring: " + ring.error().message();
-  else if (const Finished limits = run(tallyfs_command({"-ouring=on", "--show-limits", "/"}));
-           limits.status != 0)
-    reason = limits.output;
-  if (!reason.empty()) skip(reason);
-  return reason.empty();
-}
 
 Mount::Settings over_uring() { return {.options = "uring=on"}; }
 
