@@ -119,7 +119,8 @@ class Filesystem {
   Result<fuse_entry_param> link(NodeId node, NodeId parent, const char* name);
   Status unlink(NodeId parent, const char* name);
   Status rmdir(NodeId parent, const char* name);
-  Status rename(NodeId from, const char* name, NodeId to, const char* new_name, unsigned flags);
+  Status rename(const Caller& caller, NodeId from, const char* name, NodeId to,
+                const char* new_name, unsigned flags);
 
   // --- Open files (handlers_open.cpp, handlers_data.cpp) ---------------------------------------
 
@@ -204,6 +205,7 @@ class Filesystem {
   fuse_entry_param entry(const Found& found);
   struct stat attributes(const Inode& inode, const struct statx& stx);
   Result<Target> target_of(NodeId node, OpenFile* file);
+  Status become_writer(const Caller& caller, int fd);
   Status change_attributes(const Caller& caller, int fd, const struct stat& wanted, int to_set,
                            OpenFile* file);
 

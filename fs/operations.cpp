@@ -204,7 +204,7 @@ void rmdir(fuse_req_t req, fuse_ino_t parent, const char* name) {
 
 void rename(fuse_req_t req, fuse_ino_t from, const char* name, fuse_ino_t to, const char* new_name,
             unsigned flags) {
-  reply_status(req, filesystem_of(req).rename(from, name, to, new_name, flags));
+  reply_status(req, filesystem_of(req).rename(caller_of(req), from, name, to, new_name, flags));
 }
 
 // --- Open files ------------------------------------------------------------------------------
