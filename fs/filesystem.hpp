@@ -206,6 +206,7 @@ class Filesystem {
   struct stat attributes(const Inode& inode, const struct statx& stx);
   Result<Target> target_of(NodeId node, OpenFile* file);
   Status become_writer(const Caller& caller, int fd);
+  bool is_open(Inode& inode);
   Status change_attributes(const Caller& caller, int fd, const struct stat& wanted, int to_set,
                            OpenFile* file);
 

@@ -73,12 +73,21 @@ Result<struct stat> Filesystem::setattr(const Caller& caller, NodeId node,
   TALLY_HOT_PATH("setattr");
   const auto target = target_of(node, file);
   if (!target) return std::unexpected(target.error());
-  const Status changed = change_attributes(caller, target->fd, wanted, to_set, file);
+  Status changed = change_attributes(caller, target->fd, wanted, to_set, file);
+  // Before a write that is to clear set-id bits the kernel asks in the same way as for a chown(2)
+  // that sets nothing, which not everybody may who may write: the write itself clears them.
+  if (to_set == 0 && !changed && changed.error().value == EPERM && is_open(target->inode))
+    changed = {};
   // Also after a failure: of several changes the first ones may have been made.
   const auto stx = observe(target->inode, target->fd, changed.has_value());
   if (!changed) return std::unexpected(changed.error());
   if (!stx) return std::unexpected(stx.error());
   return attributes(target->inode, *stx);
+}
+
+bool Filesystem::is_open(Inode& inode) {
+  const auto lock = inodes_.lock(inode);
+  return inode.open_handles != 0;
 }
 
 /// `fd`: on the inode to change, O_PATH will do.

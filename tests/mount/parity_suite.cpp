@@ -9,6 +9,7 @@
 
 #include <algorithm>
 #include <filesystem>
+#include <iostream>
 #include <map>
 #include <sstream>
 #include <system_error>
@@ -258,8 +259,10 @@ void check_call(const MountFolders& folders, const Mount& mount, const SystemCal
     const std::string name = call.name + " by " + credential.name;
     const auto native = transcript_of(folders.native(name), call, credential);
     REQUIRE(native.size() > call.variants.size() * suite_targets().size());
-    CHECK(differences(native, transcript_of(mount.at(name), call, credential)) ==
-          std::vector<std::string>{});
+    const auto different = differences(native, transcript_of(mount.at(name), call, credential));
+    for (const std::string& line : different)
+      std::cerr << line << "\n";  // as they are: Catch breaks long lines
+    CHECK(different.size() == 0);
     CHECK(wrong_counters(mount, Compare::exact_parts, name) == std::vector<std::string>{});
   }
 }

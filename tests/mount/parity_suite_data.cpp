@@ -82,7 +82,7 @@ SystemCall write_call() {
                [](int fd) { return told(::pwrite(fd, "x", 1, -1)); }),
        on_open("open for reading", O_RDONLY, [](int fd) { return told(::write(fd, "x", 1)); }),
        on_open("of a shared mapping", O_RDWR, shared_store),
-       on_open("several pieces", O_RDWR, [](int fd) {
+       on_open("several pieces", O_WRONLY, [](int fd) {
          char one[] = "one";
          char two[] = "two";
          const struct iovec pieces[] = {{one, 3}, {two, 3}};

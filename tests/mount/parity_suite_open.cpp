@@ -30,7 +30,11 @@ Variant opening(const char* name, int flags, mode_t mode = 0) {
                 ::open(cell.path.c_str(), flags | O_NONBLOCK | O_NOCTTY | O_CLOEXEC, mode);
             if (fd < 0) return told(-1);
             std::string seen = told_stat(fd);
-            if ((flags & O_ACCMODE) != O_RDONLY) seen += " write " + told(::write(fd, "+", 1));
+            // What flows through a pipe or device is none of the filesystem's affair.
+            struct stat st{};
+            const bool is_regular = ::fstat(fd, &st) == 0 && S_ISREG(st.st_mode);
+            if ((flags & O_ACCMODE) != O_RDONLY && is_regular)
+              seen += " write " + told(::write(fd, "+", 1));
             seen += " " + told_stat(fd);
             ::close(fd);
             return seen;
