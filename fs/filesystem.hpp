@@ -77,8 +77,8 @@ class Filesystem {
   /// of which nothing is counted yet, for the Auditor to scan.
   void start();
 
-  /// Whoever is to look again, later, at inodes that were written to and released. Without one they
-  /// are looked at when they are released only. Set before the first request, outlives the last.
+  /// Whoever is to look again, later, at inodes that were written to. Without one they are looked
+  /// at when they are released only. Set before the first request, outlives the last.
   void set_settler(Settler* settler) { settler_ = settler; }
 
   /// Whoever scans and audits, for the attributes that tell of it. Null for none.
@@ -88,8 +88,7 @@ class Filesystem {
     written_back,  ///< first waits until the blocks are allocated that it is to have
     as_it_is,
   };
-  /// For the Settler's callback: accounts the inode as it is on disk now, and takes back the lookup
-  /// that release() has added. Any thread.
+  /// For the Settler's callback: accounts the inode as it is on disk now. Any thread.
   void settle(NodeId node, Settling settling);
 
   [[nodiscard]] Accounts& accounts() { return accounts_; }
@@ -227,7 +226,9 @@ class Filesystem {
   FileStat counted_without_a_name(const Inode& inode);
   void account_parent(const PinnedInode& parent);
   void retire(const PinnedInode& inode);
-  void write_back(const PinnedInode& inode);
+  bool write_back(const PinnedInode& inode);
+  bool look_again(const InodeRef& inode, Settling settling);
+  bool settle_later(Inode& inode, uint8_t looks);
   void suspect(const Inode& directory);
 
   // Changing names (handlers_names.cpp, handlers_rename.cpp).

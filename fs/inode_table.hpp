@@ -37,6 +37,7 @@ class Inode {
   uint32_t open_handles = 0;    ///< files open through the mount
   bool accounted = false;       ///< `record` or `dir` is filled in
   bool settle_pending = false;  ///< the Settler will look at it again
+  uint8_t looks = 0;            ///< that the Settler has taken since it was last written to
   bool pages_current = false;   ///< nobody but us has changed it since it was last opened
 
   /// `dir` for who does not hold the inode's lock: a directory that was gone behind our back and is

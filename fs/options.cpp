@@ -135,6 +135,10 @@ constexpr std::array rules = {
          [](std::string_view v, Options& o) {
            return read_number(v, 0.0, 3600.0, o.attribute_timeout_s);
          }},
+    Rule{"settle", false,
+         [](std::string_view v, Options& o) {
+           return read_number(v, 0.0, 3600.0, o.settling_delay_s);
+         }},
     Rule{"allow_other", true,
          [](std::string_view, Options& o) { return o.allow_other = true, Complaint(); }},
     Rule{"debug", true, [](std::string_view, Options& o) { return o.debug = true, Complaint(); }},
@@ -218,6 +222,8 @@ constexpr auto option_help = R"(Options for -o, separated by commas:
   queue_depth=N              directories in flight per scanning thread (64)
   audit_iops=N               operations per second of the background audit, 0 for none (100)
   attr_timeout=S             seconds for which the kernel may remember attributes (1)
+  settle=S                   seconds after which a file that was written to is looked at again,
+                             for blocks that move by themselves (30)
   allow_other                let other users in (default for root)
   ro, nosuid, nodev, noexec, noatime, nodiratime, sync, dirsync, nosymfollow
                              restrictions of the mount, in addition to those of the one below

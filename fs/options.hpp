@@ -26,6 +26,10 @@ struct Options {
   UringMode uring = UringMode::automatic;
   bool list_counters = false;
   double attribute_timeout_s = 1.0;
+  /// When a file that was written to is looked at once more. 30 s is when the kernel, too, begins
+  /// to write it back (vm.dirty_expire_centisecs). Earlier costs writes that it saves by waiting:
+  /// of files that are deleted or written again.
+  double settling_delay_s = 30.0;
 
   std::optional<uint32_t> directories_max;
   std::optional<uint32_t> buffers;

@@ -22,9 +22,6 @@ namespace tally::fs {
 namespace {
 
 constexpr std::chrono::milliseconds invalidation_pause{20};
-// When the kernel, too, begins to write a file back (vm.dirty_expire_centisecs). Earlier would cost
-// writes that it saves by waiting: of files that are deleted or written again.
-constexpr std::chrono::seconds settling_delay{30};
 // One read-ahead window is one read request of the largest size.
 constexpr int read_ahead_kib = 1024;
 
@@ -188,6 +185,8 @@ bool Session::serve() {
     // An inode that the kernel has forgotten meanwhile is ENOENT, which is as good.
     fuse_lowlevel_notify_inval_inode(session_.get(), node_id, -1, 0);
   });
+  const auto settling_delay = std::chrono::round<std::chrono::milliseconds>(
+      std::chrono::duration<double>(options_.settling_delay_s));
   Settler settler(
       limits_.settling_files_max, settling_delay, [this](uint64_t node_id, Settler::Call call) {
         // Writing back at the end would hold it up for nothing.
