@@ -142,6 +142,8 @@ void ScanWorker::add_entry(DirIndex dir, const char* name, Content& content) {
   const auto entry = stat_entry_at(scan_.state(dir).descriptor, name);
   if (!entry) {
     report(kind_of(entry.error()), entry.error(), dir, name);
+  } else if (scan_.only_device.value_or(entry->stat.key.dev) != entry->stat.key.dev) {
+    report(ScanErrorKind::other_filesystem, Errno{EXDEV}, dir, name);
   } else if (entry->stat.is_directory()) {
     add_directory(dir, name, *entry, content);
   } else {

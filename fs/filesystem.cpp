@@ -4,13 +4,16 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <filesystem>
 #include <stdexcept>
 #include <system_error>
 #include <utility>
 
 #include "core/direct_file.hpp"
+#include "core/hot_path_guard.hpp"
 #include "fs/attributes.hpp"
 #include "fs/descriptor_path.hpp"
+#include "fs/log.hpp"
 
 namespace tally::fs {
 
@@ -92,6 +95,8 @@ Result<Filesystem::Found> Filesystem::find_once(const PinnedInode& parent, const
   if (!path_fd) return std::unexpected(path_fd.error());
   const auto seen = stat_fd(path_fd->get());
   if (!seen) return std::unexpected(seen.error());
+  if (const Status served = check_served(seen->key, parent.fd(), name); !served)
+    return std::unexpected(served.error());
   auto inode = inodes_.find_or_create(*std::move(path_fd), *seen, &*parent, name);
   if (!inode) return std::unexpected(inode.error());
 
@@ -99,6 +104,17 @@ Result<Filesystem::Found> Filesystem::find_once(const PinnedInode& parent, const
   const auto stx = observe(**inode, inode->fd(), false);
   if (!stx) return std::unexpected(stx.error());
   return Found{.inode = *std::move(inode), .stx = *stx};
+}
+
+/// EXDEV if this inode, found as `name`, is to be left out.
+Status Filesystem::check_served(const FileKey& key, int parent_fd, const char* name) {
+  if (!is_left_out(key)) return {};
+  if (left_out_met_.test_and_set()) return failure(EXDEV);
+  TALLY_HOT_PATH_PAUSE("logging allocates");
+  std::error_code none;
+  const auto parent = std::filesystem::read_symlink(DescriptorPath(parent_fd).path(), none);
+  log_left_out((parent / name).string());
+  return failure(EXDEV);
 }
 
 /// Accounts an inode that was just found as `name`, unless it is accounted already: see NameLocks.

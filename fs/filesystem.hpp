@@ -38,7 +38,8 @@ enum class DirectorySize { recursive, native };
 struct FilesystemOptions {
   DataPath data_path = DataPath::direct;
   DirectorySize directory_size = DirectorySize::recursive;
-  bool list_counters = false;  ///< listxattr names the counters of directories
+  bool list_counters = false;    ///< listxattr names the counters of directories
+  bool one_file_system = false;  ///< what has another st_dev than the root is not there
   double attribute_timeout_s = 1.0;
   double entry_timeout_s = 1.0;
   uint32_t directories_max = 1 << 20;     ///< nodes of the tree
@@ -207,6 +208,10 @@ class Filesystem {
   Result<CountedFd> reopen(int fd, int flags);
   Result<Found> find(const PinnedInode& parent, const char* name);
   Result<Found> find_once(const PinnedInode& parent, const char* name);
+  [[nodiscard]] bool is_left_out(const FileKey& key) const {
+    return options_.one_file_system && key.dev != root_device_;
+  }
+  Status check_served(const FileKey& key, int parent_fd, const char* name);
   Status meet(const PinnedInode& inode, const PinnedInode& parent, const char* name);
   fuse_entry_param entry(const Found& found);
   struct stat attributes(const Inode& inode, const struct statx& stx);
@@ -254,6 +259,7 @@ class Filesystem {
   // Open directories (handlers_directories.cpp).
   template <class Add>
   Status list(OpenDirectory& directory, off_t offset, Add add);
+  [[nodiscard]] bool is_hidden(const OpenDirectory& directory, const char* name) const;
   fuse_entry_param entry_to_list(const PinnedInode& parent, const dirent64& listed);
 
   // Extended attributes (handlers_xattrs.cpp).
@@ -279,6 +285,7 @@ class Filesystem {
   ObjectPool<OpenFile> open_files_;
   ObjectPool<OpenDirectory> open_directories_;
   uint32_t root_device_;
+  std::atomic_flag left_out_met_;
   Settler* settler_ = nullptr;
   std::atomic<Auditor*> auditor_ = nullptr;
 };

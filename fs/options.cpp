@@ -110,6 +110,8 @@ constexpr std::array rules = {
          [](std::string_view v, Options& o) { return read_directory_size(v, o); }},
     Rule{"list_xattr", true,
          [](std::string_view, Options& o) { return o.list_counters = true, Complaint(); }},
+    Rule{"one_file_system", true,
+         [](std::string_view, Options& o) { return o.one_file_system = true, Complaint(); }},
     Rule{"max_dirs", false,
          [](std::string_view v, Options& o) {
            return read_count(v, 1, counts_max, o.directories_max);
@@ -215,6 +217,7 @@ constexpr auto option_help = R"(Options for -o, separated by commas:
   uring=auto|on|off          FUSE over io_uring, where kernel and libfuse have it (auto)
   dirsize=recursive|native   what the size of a directory says (recursive)
   list_xattr                 show the counters in listxattr, too
+  one_file_system            leave out what is mounted below SOURCE, and subvolumes
   max_dirs=N                 room for N directories (from the filesystem below)
   buffers=N, buffer_size=N   buffers for direct reads, and the bytes of each (threads; 1048576)
   scan=background|wait       whether the mount is up at once, or when it is scanned (background)

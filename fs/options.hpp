@@ -25,6 +25,7 @@ struct Options {
   DirectorySize directory_size = DirectorySize::recursive;
   UringMode uring = UringMode::automatic;
   bool list_counters = false;
+  bool one_file_system = false;
   double attribute_timeout_s = 1.0;
   /// When a file that was written to is looked at once more. 30 s is when the kernel, too, begins
   /// to write it back (vm.dirty_expire_centisecs). Earlier costs writes that it saves by waiting:

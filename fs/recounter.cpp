@@ -36,6 +36,7 @@ bool is_no_loss(Errno error) {
     case ELOOP:
     case EACCES:
     case EPERM:
+    case EXDEV:  // left out
       return true;
     default:
       return false;
@@ -213,6 +214,7 @@ Status Recounter::meet(Recount& recount, const PinnedInode& directory, int fd, c
   const auto entry = stat_entry_at(fd, name);
   if (!entry) return std::unexpected(entry.error());
   const FileStat& now = entry->stat;
+  if (const Status served = filesystem_.check_served(now.key, fd, name); !served) return served;
   if (now.is_directory()) {
     if (recount.meet_directory(now.key)) return {};
     return meet_known(recount, directory, fd, name);

@@ -45,6 +45,10 @@ void report_errors(const Scanner& scanner, const std::string& source) {
     const auto kind = static_cast<ScanErrorKind>(i);
     const uint64_t count = scanner.errors().counted(kind);
     if (count == 0) continue;
+    if (kind == ScanErrorKind::other_filesystem) {
+      fs::log_left_out(source + "/" + std::string(scanner.errors().report(kind, 0).path));
+      continue;
+    }
     std::string example;
     if (scanner.errors().kept(kind) > 0) {
       const ScanErrors::Report first = scanner.errors().report(kind, 0);
@@ -72,6 +76,7 @@ ScanSummary scan(const fs::Options& options, const fs::Limits& limits, const fs:
   Scanner scanner(filesystem.accounts().tree(), filesystem.accounts().links(),
                   {.threads = limits.scan_threads,
                    .queue_depth = options.queue_depth,
+                   .one_file_system = options.one_file_system,
                    .events = progress->events()});
   const auto summary = scanner.run(place.source.get());
   progress.reset();  // what is reported next begins in a line of its own
