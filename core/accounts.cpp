@@ -1,12 +1,11 @@
 #include "core/accounts.hpp"
 
 #include <cassert>
+#include <cerrno>
 
 namespace tally {
 
 namespace {
-
-bool counted_in_one_directory(const FileRecord& file) { return bool{file.dir}; }
 
 Delta counted(const FileRecord& file) {
   return {.bytes = file.size, .disk = file.blocks, .unique = file.blocks, .files = 1};
@@ -23,41 +22,65 @@ void remember(FileRecord& file, const FileStat& now) {
   file.ctime_ns = now.ctime_ns;
 }
 
+bool is_as_counted(const FileRecord& file, const FileStat& now) {
+  return file.size == now.size && file.blocks == now.blocks && file.ctime_ns == now.ctime_ns;
+}
+
 }  // namespace
 
 Accounts::Accounts(uint32_t dirs_max, uint32_t inodes_max, StaleList* stale)
     : tree_(dirs_max, stale), links_(tree_, inodes_max) {}
 
+// --- Files -----------------------------------------------------------------------------------
+
 void Accounts::file_found(FileRecord& file, DirIndex dir, const FileStat& now) {
-  file = {.key = now.key, .dir = {}, .link = links_.find(now.key)};
   // Counts of a hard-linked inode are kept, so that what happened to it meanwhile shows; of others
   // what is found is taken to be what was counted.
-  remember(file, file.link ? links_.counted(file.link) : now);
-  if (!file.link) file.dir = dir;
+  link_found(file, now.key);
+  if (file.link) return;
+  file.place = tree_.place_in(dir);
+  remember(file, now);
+}
+
+void Accounts::link_found(FileRecord& file, const FileKey& key) {
+  file = {.key = key, .place = {}, .link = links_.find(key)};
+  if (file.link) remember(file, links_.counted(file.link));
+}
+
+/// A change of a file that is counted at its place, if it still is.
+void Accounts::apply(FileRecord& file, const Delta& delta, TimeNs ctime_ns, int64_t entries) {
+  if (!tree_.apply_file(file.place, delta, ctime_ns, entries)) file.place = {};
+}
+
+/// The file, which is counted nowhere, is counted in `dir`.
+void Accounts::count_in(FileRecord& file, DirIndex dir, const FileStat& now, int64_t entries) {
+  file.key = now.key;
+  file.place = tree_.place_in(dir);
+  remember(file, now);
+  apply(file, counted(file), now.ctime_ns, entries);
 }
 
 void Accounts::name_added(FileRecord& file, DirIndex dir, const FileStat& now) {
   leave_orphans(file);
-  if (counted_in_one_directory(file)) {
-    if (const auto link = links_.adopt(file.dir, counted_stat(file))) {
+  if (file.place) {
+    if (const auto link = links_.adopt(file.place, counted_stat(file))) {
       file.link = *link;
-      file.dir = {};
+      file.place = {};
+    } else if (link.error().value == ESTALE) {
+      file.place = {};
     }
   }
   if (file.link) {
     links_.add_name(file.link, dir, now);
-  } else if (counted_in_one_directory(file)) {
+  } else if (file.place) {
     // No room to follow one more hard-linked inode: it is counted once, where it was. There it is
     // not unique any more.
-    tree_.mark_suspect(file.dir);
+    tree_.mark_suspect(file.place.dir);
     tree_.mark_suspect(dir);
     tree_.apply(dir, {}, now.ctime_ns, +1);
   } else {
     forget_former_inode(now);
-    file.key = now.key;
-    file.dir = dir;
-    remember(file, now);
-    tree_.apply(dir, counted(file), now.ctime_ns, +1);
+    count_in(file, dir, now, +1);
     // It has names that are not counted with this one.
     if (now.nlink > 1) tree_.mark_suspect(dir);
   }
@@ -76,13 +99,21 @@ void Accounts::name_removed(FileRecord& file, DirIndex dir, const FileStat& now,
   if (file.link) {
     const uint32_t left = links_.remove_name(file.link, dir, now);
     if (left == 0 || (left == 1 && now.nlink == 1)) {
-      file.dir = links_.drop(file.link);
+      file.place = links_.drop(file.link);
       file.link = {};
     }
   } else {
-    if (file.dir != dir) tree_.mark_suspect(dir);
-    tree_.apply(dir, file.dir == dir ? -counted(file) : Delta{}, now.ctime_ns, -1);
-    if (file.dir == dir) file.dir = {};
+    if (file.place.dir == dir) {
+      apply(file, -counted(file), now.ctime_ns, -1);
+    } else {
+      file.place = {};
+    }
+    if (!file.place) {
+      // It was counted elsewhere, or nowhere.
+      tree_.mark_suspect(dir);
+      tree_.apply(dir, {}, now.ctime_ns, -1);
+    }
+    file.place = {};
   }
   if (now.nlink == 0) forget_lost_names(file, now);
   remember(file, now);
@@ -93,53 +124,96 @@ void Accounts::name_removed(FileRecord& file, DirIndex dir, const FileStat& now,
 void Accounts::forget_lost_names(FileRecord& file, const FileStat& now) {
   if (file.link) {
     links_.forget_names_of(file.link, now);
-    file.dir = links_.drop(file.link);
+    file.place = links_.drop(file.link);
     file.link = {};
   }
-  if (!file.dir) return;
-  tree_.mark_suspect(file.dir);
-  tree_.apply(file.dir, -counted(file), now.ctime_ns, -1);
-  file.dir = {};
+  if (!file.place) return;
+  tree_.mark_suspect(file.place.dir);
+  apply(file, -counted(file), now.ctime_ns, -1);
+  file.place = {};
 }
 
 void Accounts::name_moved(FileRecord& file, DirIndex from, DirIndex to, const FileStat& now) {
   if (file.link) {
     links_.move_name(file.link, from, to, now);
     remember(file, now);
-  } else {
-    const bool is_counted_here = file.dir == from;
-    tree_.transfer(from, to, is_counted_here ? counted(file) : Delta{}, now.ctime_ns);
-    if (is_counted_here) {
-      file.dir = to;
-      // It can't be followed, and is not unique where it has come to either.
-      if (now.nlink > 1) tree_.mark_suspect(to);
-    } else {
-      // Another name is what is counted, or none.
-      tree_.mark_suspect(from);
-      tree_.mark_suspect(to);
-    }
-    file_observed(file, now, false);
+    return;
   }
+  const FilePlace place = tree_.place_in(to);
+  if (file.place.dir == from && tree_.transfer(file.place, place, counted(file), now.ctime_ns)) {
+    file.place = place;
+    // It can't be followed, and is not unique where it has come to either.
+    if (now.nlink > 1) tree_.mark_suspect(to);
+  } else {
+    // Another name is what is counted, or none.
+    tree_.apply(from, {}, now.ctime_ns, -1);
+    tree_.apply(to, {}, now.ctime_ns, +1);
+    tree_.mark_suspect(from);
+    tree_.mark_suspect(to);
+  }
+  file_observed(file, now, false);
 }
 
 void Accounts::file_observed(FileRecord& file, const FileStat& now, bool mutated) {
-  const bool differs =
-      file.size != now.size || file.blocks != now.blocks || file.ctime_ns != now.ctime_ns;
-  if (!differs && !mutated) return;
+  if (is_as_counted(file, now) && !mutated) return;
   if (file.link) {
     links_.reconcile(file.link, now);
   } else if (file.orphan) {
     orphan_bytes_ += (now.size - file.size).count;
-  } else if (counted_in_one_directory(file)) {
+  } else if (file.place) {
     const Blocks grown = now.blocks - file.blocks;
-    tree_.apply(file.dir, {.bytes = now.size - file.size, .disk = grown, .unique = grown},
-                now.ctime_ns);
+    apply(file, {.bytes = now.size - file.size, .disk = grown, .unique = grown}, now.ctime_ns);
   }
   remember(file, now);
 }
 
+bool Accounts::name_met(FileRecord& file, DirIndex dir, const FileStat& now) {
+  leave_orphans(file);
+  if (!file.link) forget_former_inode(now);
+  // Counted by another name, which it may still have.
+  if (file.place && file.place.dir != dir && now.nlink > 1) follow(file, dir);
+  bool was_counted = file.link ? links_.meet_name(file.link, dir) : meet_file(file, dir, now);
+  if (!file.link && now.nlink > 1) {
+    // Its other names are not known yet, or are made behind our back.
+    was_counted = false;
+    follow(file, dir);
+    if (!file.link) return false;
+    file_observed(file, now, true);
+  } else if (file.link && !was_counted) {
+    links_.add_name(file.link, dir, now);
+    remember(file, now);
+  }
+  file_observed(file, now, false);
+  return was_counted;
+}
+
+/// A recount of `dir` has met a file that has no link. Returns whether it was counted there.
+bool Accounts::meet_file(FileRecord& file, DirIndex dir, const FileStat& now) {
+  if (file.place.dir == dir) {
+    file.place = tree_.meet_file(file.place, counted(file));
+    if (file.place) return true;
+  } else if (file.place) {
+    const FilePlace place = tree_.place_in(dir);
+    const bool moved = tree_.transfer(file.place, place, counted(file), now.ctime_ns);
+    file.place = moved ? place : FilePlace();
+  }
+  if (!file.place) count_in(file, dir, now, +1);
+  return false;
+}
+
+/// The file, one of whose names is in `dir`, has several.
+void Accounts::follow(FileRecord& file, DirIndex dir) {
+  const auto link = links_.adopt(file.place, counted_stat(file));
+  if (link) file.link = *link;
+  if (link || link.error().value == ESTALE) {
+    file.place = {};
+  } else {
+    tree_.mark_suspect(dir);
+  }
+}
+
 void Accounts::orphan_opened(FileRecord& file, const FileStat& now) {
-  assert(!file.dir && !file.link);
+  assert(!file.place && !file.link);
   if (file.orphan) return;
   file.key = now.key;
   remember(file, now);
@@ -155,10 +229,28 @@ void Accounts::leave_orphans(FileRecord& file) {
   orphan_bytes_ -= file.size.count;
 }
 
-Result<DirIndex> Accounts::dir_created(DirIndex parent, const FileStat& now) {
-  const auto dir = tree_.insert(parent, now);
+// --- Directories -----------------------------------------------------------------------------
+
+Result<DirIndex> Accounts::add_directory(DirIndex parent, const FileStat& now,
+                                         DirTree::Content content) {
+  const auto dir = tree_.insert(parent, now, content);
   if (dir) tree_.apply(parent, tree_.totals(*dir), now.ctime_ns);
   return dir;
+}
+
+Result<DirIndex> Accounts::dir_created(DirIndex parent, const FileStat& now) {
+  return add_directory(parent, now, DirTree::Content::counted);
+}
+
+Result<DirIndex> Accounts::dir_found(DirIndex parent, const FileStat& now, bool is_mount_root) {
+  if (const DirIndex dir = tree_.hold(now.key)) {
+    if (tree_.parent(dir) != parent && !is_mount_root) dir_moved(dir, parent, now);
+    return dir;
+  }
+  // Not the room that a mkdir has been promised.
+  const DirectoryRoom room = room_for_directory();
+  if (!room) return failure(ENOSPC);
+  return add_directory(parent, now, DirTree::Content::unknown);
 }
 
 void Accounts::dir_removed(DirIndex dir) { links_.remove_directory(dir); }

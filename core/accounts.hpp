@@ -10,11 +10,11 @@ namespace tally {
 /// What of a non-directory inode is counted at present, and where. Kept by whoever keeps the inode
 /// (the inode table's slot), guarded by that inode's lock.
 ///
-/// Exactly one of these holds: it is counted in `dir` (one name), it is counted through `link`
+/// Exactly one of these holds: it is counted at `place` (one name), it is counted through `link`
 /// (several names), it is an orphan (no name, still open), or it is counted nowhere.
 struct FileRecord {
   FileKey key = {};
-  DirIndex dir = {};
+  FilePlace place = {};
   LinkIndex link = {};
   bool orphan = false;
   Bytes size = {};
@@ -41,6 +41,10 @@ class Accounts {
   /// may.
   void file_found(FileRecord& file, DirIndex dir, const FileStat& now);
 
+  /// An inode without a record was met: fills `file` with what is counted of it through its link,
+  /// if it has one; else it is counted nowhere as far as is known.
+  void link_found(FileRecord& file, const FileKey& key);
+
   /// `dir` got a name for the inode: by create, mknod, symlink, link, or link of an O_TMPFILE.
   void name_added(FileRecord& file, DirIndex dir, const FileStat& now);
 
@@ -62,10 +66,20 @@ class Accounts {
   /// The last handle of the inode is closed: an orphan is forgotten.
   void last_handle_closed(FileRecord& file);
 
+  /// A recount of `dir` has met a name of the inode there, with this state. Returns whether the
+  /// name was counted; of the state there may be news all the same.
+  bool name_met(FileRecord& file, DirIndex dir, const FileStat& now);
+
   /// mkdir. ENOSPC when there is no room: call room_for_directory() before the lower mkdir, since
   /// what exists below must not be refused afterwards, and keep what it returns until this returns.
   Result<DirIndex> dir_created(DirIndex parent, const FileStat& now);
   [[nodiscard]] DirectoryRoom room_for_directory() { return tree_.reserve(); }
+
+  /// A directory has been found in `parent`. If it is counted elsewhere, where it no longer is, it
+  /// moves; unless it is mounted here, too (`is_mount_root`), and counted where it was met first.
+  /// If it is counted nowhere it is from now on, and suspect, since what is in it is not. The
+  /// caller holds the node returned. ENOSPC when there is no room.
+  Result<DirIndex> dir_found(DirIndex parent, const FileStat& now, bool is_mount_root);
 
   /// rmdir, or a directory renamed over. What is still counted in it goes with it, and makes its
   /// parent suspect. Nothing if it is removed already. The node stays readable as long as it is
@@ -84,6 +98,11 @@ class Accounts {
   [[nodiscard]] Bytes orphan_bytes() const { return {orphan_bytes_.load()}; }
 
  private:
+  Result<DirIndex> add_directory(DirIndex parent, const FileStat& now, DirTree::Content content);
+  void count_in(FileRecord& file, DirIndex dir, const FileStat& now, int64_t entries);
+  bool meet_file(FileRecord& file, DirIndex dir, const FileStat& now);
+  void follow(FileRecord& file, DirIndex dir);
+  void apply(FileRecord& file, const Delta& delta, TimeNs ctime_ns, int64_t entries = 0);
   void leave_orphans(FileRecord& file);
   void forget_lost_names(FileRecord& file, const FileStat& now);
   void forget_former_inode(const FileStat& now);

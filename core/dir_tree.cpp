@@ -99,11 +99,13 @@ Result<DirIndex> DirTree::take_node(const FileStat& stat) {
   return acquired;
 }
 
-Result<DirIndex> DirTree::insert(DirIndex parent, const FileStat& stat) {
+Result<DirIndex> DirTree::insert(DirIndex parent, const FileStat& stat, Content content) {
   WriterLock lock(lock_);
   if (parent && !is_attached(parent)) return failure(ESTALE);
   auto inserted = insert_scanned(parent, stat);
-  if (inserted) node(*inserted).holders = 1;
+  if (!inserted) return inserted;
+  node(*inserted).holders = 1;
+  if (content == Content::unknown) suspect_upwards(*inserted);
   return inserted;
 }
 
@@ -146,6 +148,8 @@ void DirTree::relink(DirIndex dir, DirIndex new_parent) {
   // At no moment without a parent: that is read without the lock, too.
   unlink_child(parent(dir), dir);
   link_child(new_parent, dir);
+  node(dir).flags.fetch_and(static_cast<uint8_t>(~unseen));
+  if (has_suspects(dir)) doubt_upwards(new_parent);
 }
 
 Delta DirTree::totals(DirIndex dir) const {
@@ -197,11 +201,19 @@ void DirTree::give_back(DirIndex dir) {
   assert(released);
 }
 
+/// False if the counter is below 0 now.
+template <class Counter>
+bool DirTree::add_signed(std::atomic<Counter>& counter, int64_t amount) {
+  if (amount == 0) return true;
+  return signed_count(counter.fetch_add(static_cast<Counter>(amount))) + amount >= 0;
+}
+
+/// What is below 0 is a matter of doubt, unless doubt there is: of what was not counted yet more
+/// may go than came.
 template <class Counter>
 void DirTree::add_checked(DirIndex dir, std::atomic<Counter>& counter, int64_t amount) {
-  if (amount == 0) return;
-  const int64_t before = signed_count(counter.fetch_add(static_cast<Counter>(amount)));
-  if (before + amount < 0) suspect_upwards(dir);
+  if (!add_signed(counter, amount) && !has_flag(dir, doubt_own | doubt_below | recounting))
+    suspect_upwards(dir);
 }
 
 void DirTree::add(DirIndex dir, const Delta& delta, TimeNs ctime_ns) {
@@ -238,15 +250,52 @@ void DirTree::apply(DirIndex dir, const Delta& delta, TimeNs ctime_ns, int64_t e
   apply_upwards(dir, {}, delta, clamped_ns);
 }
 
-void DirTree::transfer(DirIndex from, DirIndex to, const Delta& delta, TimeNs ctime_ns) {
+bool DirTree::apply_file(FilePlace place, const Delta& delta, TimeNs ctime_ns, int64_t entries) {
   const TimeNs clamped_ns = clamp_to_now(ctime_ns);
   ReaderLock lock(lock_);
-  const DirIndex common = lowest_common_ancestor(from, to);
-  add_entries(from, -1);
-  add_entries(to, +1);
-  apply_upwards(from, common, -delta, clamped_ns);
-  apply_upwards(to, common, delta, clamped_ns);
+  if (is_stale(place)) return false;
+  add_entries(place.dir, entries);
+  add_file(place, delta);
+  if (is_attached(place.dir)) apply_upwards(place.dir, {}, delta, clamped_ns);
+  return true;
+}
+
+bool DirTree::transfer(FilePlace from, FilePlace to, const Delta& delta, TimeNs ctime_ns) {
+  const TimeNs clamped_ns = clamp_to_now(ctime_ns);
+  ReaderLock lock(lock_);
+  if (is_stale(from)) return false;
+  const DirIndex common = lowest_common_ancestor(from.dir, to.dir);
+  add_entries(from.dir, -1);
+  add_entries(to.dir, +1);
+  add_file(from, -delta);
+  add_file(to, delta);
+  apply_upwards(from.dir, common, -delta, clamped_ns);
+  apply_upwards(to.dir, common, delta, clamped_ns);
   apply_upwards(common, {}, {}, clamped_ns);
+  return true;
+}
+
+FilePlace DirTree::place_in(DirIndex dir) {
+  ReaderLock lock(lock_);
+  return {.dir = dir, .epoch = node(dir).epoch};
+}
+
+bool DirTree::is_stale(FilePlace place) const {
+  const DirNode& n = node(place.dir);
+  const bool is_unmet =
+      has_flag(place.dir, recounting) && place.epoch == static_cast<uint8_t>(n.epoch - 1);
+  return place.epoch != n.epoch && !is_unmet;
+}
+
+void DirTree::add_file(FilePlace place, const Delta& counted) {
+  DirNode& n = node(place.dir);
+  add_checked(place.dir, n.file_bytes, counted.bytes.count);
+  add_checked(place.dir, n.file_blocks, counted.disk.count);
+  if (is_met(place)) return;
+  Unmet& unmet = unmet_of(place.dir);
+  unmet.bytes.fetch_add(counted.bytes.count);
+  unmet.blocks.fetch_add(counted.disk.count);
+  unmet.files.fetch_add(counted.files);
 }
 
 DirIndex DirTree::lowest_common_ancestor(DirIndex a, DirIndex b) const {
@@ -297,7 +346,7 @@ DirCounters DirTree::counters(DirIndex dir) const {
           .subdirs = signed_count(n.subdirs.load()),
           .rctime_ns = n.rctime_ns,
           .rgen = n.rgen,
-          .suspect = n.suspect != 0};
+          .suspect = has_suspects(dir)};
 }
 
 DirIndex DirTree::find(const FileKey& key) const { return {keys_.find(key)}; }
@@ -308,8 +357,108 @@ void DirTree::mark_suspect(DirIndex dir) {
 }
 
 void DirTree::suspect_upwards(DirIndex dir) {
-  for (; dir; dir = parent(dir))
-    node(dir).suspect = 1;
+  if (!dir) return;
+  const bool again = has_flag(dir, recounting);
+  node(dir).flags.fetch_or(again ? doubt_own | doubt_renewed : doubt_own);
+  doubt_upwards(parent(dir));
+}
+
+/// `dir` and all its ancestors have suspects below. Where one says so already, those above it do.
+void DirTree::doubt_upwards(DirIndex dir) {
+  while (dir && (node(dir).flags.fetch_or(doubt_below) & doubt_below) == 0)
+    dir = parent(dir);
+}
+
+void DirTree::settle_suspects_below(DirIndex dir) {
+  if (!has_flag(dir, doubt_below)) return;
+  WriterLock lock(lock_);
+  for (DirIndex child{node(dir).first_child}; child; child = {node(child).next_sibling})
+    if (has_suspects(child)) return;
+  node(dir).flags.fetch_and(static_cast<uint8_t>(~doubt_below));
+}
+
+// --- Recounting ------------------------------------------------------------------------------
+//
+// What is counted in a directory changes while it is recounted: files that are known are written
+// to, whose inodes' locks are taken one after the other. So the sum of what is met can't be held
+// against the sum of what is counted. Instead `unmet` starts with all that is counted, and what is
+// met is taken out, at the value it has at that moment. From then on a change of that file does not
+// concern `unmet`; a change of one that is not met yet changes both, what is counted and `unmet`.
+// In the end `unmet` is what was counted and is not there. Beginning and ending exclude all
+// changes, for a moment: so each change sees the directory recounted, or not, as a whole.
+
+/// Of a directory that is being recounted.
+DirTree::Unmet& DirTree::unmet_of(DirIndex dir) {
+  std::size_t i = 0;
+  while (unmet_[i].dir != dir)
+    ++i;
+  return unmet_[i];
+}
+
+Status DirTree::begin_recount(DirIndex dir, int64_t linked_names) {
+  WriterLock lock(lock_);
+  if (!is_attached(dir)) return failure(ENOENT);
+  DirNode& n = node(dir);
+  if (has_flag(dir, recounting)) return failure(EBUSY);
+  const auto unmet = std::ranges::find(unmet_, DirIndex{}, &Unmet::dir);
+  if (unmet == unmet_.end()) return failure(EAGAIN);
+  unmet->dir = dir;
+  unmet->bytes = n.file_bytes.load();
+  unmet->blocks = n.file_blocks.load();
+  unmet->files = signed_count(n.files.load()) - linked_names;
+  n.flags.fetch_and(static_cast<uint8_t>(~doubt_renewed));
+  n.flags.fetch_or(recounting);
+  ++n.epoch;
+  for (DirIndex child{n.first_child}; child; child = {node(child).next_sibling})
+    node(child).flags.fetch_or(unseen);
+  return {};
+}
+
+FilePlace DirTree::meet_file(FilePlace place, const Delta& counted) {
+  ReaderLock lock(lock_);
+  if (is_stale(place)) return {};
+  if (is_met(place)) return place;
+  Unmet& unmet = unmet_of(place.dir);
+  unmet.bytes.fetch_sub(counted.bytes.count);
+  unmet.blocks.fetch_sub(counted.disk.count);
+  unmet.files.fetch_sub(counted.files);
+  return {.dir = place.dir, .epoch = node(place.dir).epoch};
+}
+
+bool DirTree::meet_child(DirIndex dir, DirIndex child) {
+  ReaderLock lock(lock_);
+  if (!child || parent(child) != dir) return false;
+  node(child).flags.fetch_and(static_cast<uint8_t>(~unseen));
+  return true;
+}
+
+DirTree::Files DirTree::end_recount(DirIndex dir, const Files& others, TimeNs ctime_ns,
+                                    bool complete) {
+  const TimeNs clamped_ns = clamp_to_now(ctime_ns);
+  WriterLock lock(lock_);
+  DirNode& n = node(dir);
+  Unmet& unmet = unmet_of(dir);
+  const Files unmet_files = {
+      .bytes = {unmet.bytes}, .blocks = {unmet.blocks}, .count = unmet.files};
+  unmet.dir = {};
+  n.flags.fetch_and(static_cast<uint8_t>(~recounting));
+  if (!complete || !is_attached(dir)) {
+    // What was not met may be there all the same.
+    suspect_upwards(dir);
+    return {};
+  }
+  const Files missed = {.bytes = others.bytes - unmet_files.bytes,
+                        .blocks = others.blocks - unmet_files.blocks,
+                        .count = others.count - unmet_files.count};
+  n.file_bytes.fetch_add(missed.bytes.count);
+  n.file_blocks.fetch_add(missed.blocks.count);
+  static_cast<void>(add_signed(n.files, missed.count));
+  const Delta delta = {
+      .bytes = missed.bytes, .disk = missed.blocks, .unique = missed.blocks, .files = missed.count};
+  const bool is_newer = n.rctime_ns < clamped_ns;
+  if (delta != Delta{} || is_newer) apply_upwards(dir, {}, delta, clamped_ns);
+  if (!has_flag(dir, doubt_renewed)) n.flags.fetch_and(static_cast<uint8_t>(~doubt_own));
+  return missed;
 }
 
 void DirTree::watch(DirIndex dir, uint64_t watcher) {

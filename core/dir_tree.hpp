@@ -1,5 +1,6 @@
 #pragma once
 
+#include <array>
 #include <atomic>
 #include <cstdint>
 #include <utility>
@@ -16,6 +17,17 @@ namespace tally {
 struct DirTag;
 /// A directory of the tree. Null: no directory (the parent of the root, or of a removed one).
 using DirIndex = PoolIndex<DirTag>;
+
+/// Where a non-directory with one name is counted, and since which recount of that directory. A
+/// recount that does not find the file ends its being counted there: the place is stale then.
+/// (The epoch has eight bits. A file that is gone behind our back and still known through 256
+/// recounts of its former directory passes for counted until the next one.)
+struct FilePlace {
+  DirIndex dir = {};
+  uint8_t epoch = 0;
+
+  explicit operator bool() const { return bool{dir}; }
+};
 
 /// What one change adds to the recursive counters of a directory and of all its ancestors.
 struct Delta {
@@ -43,10 +55,19 @@ struct DirCounters {
   int64_t subdirs = 0;
   TimeNs rctime_ns = 0;
   uint64_t rgen = 0;
-  bool suspect = false;
+  bool suspect = false;  ///< something at or below the directory is to be recounted
 
   [[nodiscard]] int64_t rentries() const { return rfiles + rsubdirs; }
   [[nodiscard]] int64_t entries() const { return files + subdirs; }
+};
+
+/// Bits of DirNode::flags. Where `doubt_own` or `doubt_below` is set, the parent has `doubt_below`.
+enum DirFlag : uint8_t {
+  doubt_own = 1,      ///< what is directly in it may differ from what is counted: to be recounted
+  doubt_below = 2,    ///< the same of some directory below
+  doubt_renewed = 4,  ///< doubt_own was set once more while it was being recounted
+  recounting = 8,     ///< between begin_recount() and end_recount()
+  unseen = 16,        ///< a recount of the parent has not met it (yet)
 };
 
 /// One directory. The recursive counters include what is below; `disk` and `unique` also include
@@ -59,7 +80,9 @@ struct DirNode {
   std::atomic<int64_t> rsubdirs;
   std::atomic<int64_t> rctime_ns;
   std::atomic<uint64_t> rgen;
-  std::atomic<uint64_t> watcher;  ///< see DirTree::watch, 0 if nobody watches
+  std::atomic<uint64_t> watcher;     ///< see DirTree::watch, 0 if nobody watches
+  std::atomic<int64_t> file_bytes;   ///< of the files with one name that are directly in it
+  std::atomic<int64_t> file_blocks;  ///< "
   std::atomic<uint32_t> parent;
   std::atomic<uint32_t> files;
   std::atomic<uint32_t> subdirs;
@@ -72,9 +95,10 @@ struct DirNode {
   uint32_t first_link_name;  ///< HardLinks: names of hard-linked inodes directly in this directory
   uint32_t scratch;          ///< HardLinks: this directory's place in the visit under way
   std::atomic<uint16_t> holders;  ///< see DirTree::hold
-  std::atomic<uint8_t> suspect;
+  std::atomic<uint8_t> flags;     ///< DirFlag
+  uint8_t epoch;                  ///< how often it has been recounted, modulo 256
 };
-static_assert(sizeof(DirNode) <= 112, "with its KeyTable entry a directory takes 128 bytes");
+static_assert(sizeof(DirNode) <= 128);
 
 class DirTree;
 
@@ -113,10 +137,14 @@ class DirTree {
   /// which must outlive the tree; null for none. Throws std::bad_alloc.
   explicit DirTree(uint32_t capacity, StaleList* stale = nullptr);
 
+  /// What of a new directory is counted: all that is in it, or nothing yet, so that it is suspect.
+  enum class Content { counted, unknown };
+
   /// Adds a directory below `parent` (null: it becomes the root), counting its own blocks in itself
   /// only: the caller publishes them to the ancestors, and holds the node. EEXIST if that inode is
   /// in the tree already, ESTALE if `parent` no longer is, ENOSPC when the capacity is used up.
-  Result<DirIndex> insert(DirIndex parent, const FileStat& stat) TALLY_EXCLUDES(lock_);
+  Result<DirIndex> insert(DirIndex parent, const FileStat& stat, Content content = Content::counted)
+      TALLY_EXCLUDES(lock_);
 
   /// As insert(), for the scanner: without the lock, and nobody holds the node. The caller is the
   /// only one that changes `parent`'s list of children.
@@ -136,10 +164,18 @@ class DirTree {
   void apply(DirIndex dir, const Delta& delta, TimeNs ctime_ns, int64_t entries = 0)
       TALLY_EXCLUDES(lock_);
 
+  /// As apply(), of a file that is counted at `place`. False, with nothing changed, if the place is
+  /// stale.
+  [[nodiscard]] bool apply_file(FilePlace place, const Delta& delta, TimeNs ctime_ns,
+                                int64_t entries = 0) TALLY_EXCLUDES(lock_);
+
+  /// Where a file is counted that is counted in `dir` from now on.
+  [[nodiscard]] FilePlace place_in(DirIndex dir) TALLY_EXCLUDES(lock_);
+
   /// A non-directory is renamed: one of `from`'s entries is now one of `to`'s, and the change
-  /// leaves the one for the other. Directories that have both below them keep their counters
-  /// throughout.
-  void transfer(DirIndex from, DirIndex to, const Delta& delta, TimeNs ctime_ns)
+  /// leaves the one for the other, where the file will be counted. Directories that have both below
+  /// them keep their counters throughout. False, with nothing changed, if `from` is stale.
+  [[nodiscard]] bool transfer(FilePlace from, FilePlace to, const Delta& delta, TimeNs ctime_ns)
       TALLY_EXCLUDES(lock_);
 
   /// Accounts the directory's own blocks and ctime as just observed. `mutated`: it has changed even
@@ -166,8 +202,18 @@ class DirTree {
   /// No DirIndex is larger.
   [[nodiscard]] uint32_t index_max() const { return pool_.capacity(); }
 
-  /// A counter of `dir` may be wrong: it and all its ancestors say so from now on.
+  /// What is counted in `dir` may be wrong: it and all its ancestors say so until it is recounted.
   void mark_suspect(DirIndex dir) TALLY_EXCLUDES(lock_);
+
+  /// Whether `dir` itself is to be recounted; whether it or anything below is.
+  [[nodiscard]] bool is_suspect(DirIndex dir) const { return has_flag(dir, doubt_own); }
+  [[nodiscard]] bool has_suspects(DirIndex dir) const {
+    return has_flag(dir, doubt_own | doubt_below);
+  }
+
+  /// If none of `dir`'s children has suspects, it has none below either from now on. Costs a look
+  /// at each child.
+  void settle_suspects_below(DirIndex dir) TALLY_EXCLUDES(lock_);
 
   /// From now on the first change of `dir`'s rbytes, the only counter that shows in attributes,
   /// reports `watcher` (not 0) once to the StaleList and ends the watch. Call it before reading the
@@ -199,6 +245,54 @@ class DirTree {
   /// mark_suspect() for who holds the lock.
   void suspect_upwards(DirIndex dir) TALLY_REQUIRES_SHARED(lock_);
 
+  /// Counts a file as one with one name (`counted`), or not as such any more (its negative); no
+  /// recursive counter changes. The place is not stale.
+  void add_file(FilePlace place, const Delta& counted) TALLY_REQUIRES_SHARED(lock_);
+
+  /// Whether a file is counted at `place`, and whether the recount under way, if there is one, has
+  /// met it or needs not to.
+  [[nodiscard]] bool is_stale(FilePlace place) const TALLY_REQUIRES_SHARED(lock_);
+  [[nodiscard]] bool is_met(FilePlace place) const TALLY_REQUIRES_SHARED(lock_) {
+    return place.epoch == node(place.dir).epoch;
+  }
+
+  /// What files with one name amount to in one directory.
+  struct Files {
+    Bytes bytes;
+    Blocks blocks;
+    int64_t count = 0;
+  };
+
+  /// Recount (recount.hpp): all files counted in `dir`, of whose entries `linked_names` are
+  /// hard-linked, are to be met from now on, and all its children. ENOENT if the directory is
+  /// removed, EBUSY if it is being recounted, EAGAIN if too many are.
+  Status begin_recount(DirIndex dir, int64_t linked_names) TALLY_EXCLUDES(lock_);
+
+  /// The file at this place has been met: it will be counted at the place returned. Null if it is
+  /// stale.
+  [[nodiscard]] FilePlace meet_file(FilePlace place, const Delta& counted) TALLY_EXCLUDES(lock_);
+
+  /// The child has been met. False if it is no child of `dir`.
+  [[nodiscard]] bool meet_child(DirIndex dir, DirIndex child) TALLY_EXCLUDES(lock_);
+
+  /// All has been met, and `others` beside. Takes out of the counters what was not met, and adds
+  /// the others. Returns the difference. With `complete` the directory is no longer suspect (unless
+  /// it became so meanwhile); else it is: not all could be seen.
+  Files end_recount(DirIndex dir, const Files& others, TimeNs ctime_ns, bool complete)
+      TALLY_EXCLUDES(lock_);
+
+  /// Calls `each(child)`, which must not touch the tree, for the children that the last recount of
+  /// `dir` did not meet.
+  template <class Each>
+  void for_each_unseen_child(DirIndex dir, Each each) TALLY_EXCLUDES(lock_) {
+    ReaderLock lock(lock_);
+    for (DirIndex child{node(dir).first_child}; child; child = {node(child).next_sibling})
+      if (is_unseen(child)) each(child);
+  }
+
+  /// Whether the last recount of the directory's parent has not met it.
+  [[nodiscard]] bool is_unseen(DirIndex dir) const { return has_flag(dir, unseen); }
+
   /// Whether `dir` is `ancestor` or below it.
   [[nodiscard]] bool is_at_or_below(DirIndex dir, DirIndex ancestor) const
       TALLY_REQUIRES_SHARED(lock_);
@@ -222,12 +316,28 @@ class DirTree {
   void link_child(DirIndex parent, DirIndex dir);
   void unlink_child(DirIndex parent, DirIndex dir) TALLY_REQUIRES(lock_);
   void give_back(DirIndex dir) TALLY_REQUIRES_SHARED(lock_);
+  void doubt_upwards(DirIndex dir) TALLY_REQUIRES_SHARED(lock_);
+  [[nodiscard]] bool has_flag(DirIndex dir, int flags) const {
+    return (node(dir).flags & flags) != 0;
+  }
   void apply_upwards(DirIndex dir, DirIndex end, const Delta& delta, TimeNs ctime_ns)
       TALLY_REQUIRES_SHARED(lock_);
   friend class DirectoryRoom;
   template <class Counter>
+  [[nodiscard]] static bool add_signed(std::atomic<Counter>& counter, int64_t amount);
+  template <class Counter>
   void add_checked(DirIndex dir, std::atomic<Counter>& counter, int64_t amount)
       TALLY_REQUIRES_SHARED(lock_);
+
+  /// What is counted in a directory that is being recounted and has not been met yet.
+  struct Unmet {
+    DirIndex dir;  // null: not in use
+    std::atomic<int64_t> bytes;
+    std::atomic<int64_t> blocks;
+    std::atomic<int64_t> files;
+  };
+  static constexpr std::size_t recounts_max = 16;
+  [[nodiscard]] Unmet& unmet_of(DirIndex dir) TALLY_REQUIRES_SHARED(lock_);
 
   const uint32_t capacity_;
   std::atomic<uint32_t> size_ = 0;
@@ -237,6 +347,7 @@ class DirTree {
   KeyTable keys_;
   StaleList* stale_;
   DirIndex root_;
+  std::array<Unmet, recounts_max> unmet_ = {};  // changes of `dir` take the lock exclusively
 };
 
 /// `ctime_ns`, or the current time if that is earlier: a time in the future must not poison rctime.

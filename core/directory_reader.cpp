@@ -1,6 +1,6 @@
 #include "core/directory_reader.hpp"
 
-#include <dirent.h>
+#include <algorithm>
 
 namespace tally {
 
@@ -11,8 +11,8 @@ bool is_dot_dot(const char* name) { return name[0] == '.' && name[1] == '.' && n
 
 }  // namespace
 
-Result<bool> DirectoryReader::fill(int fd) {
-  const ssize_t got = ::getdents64(fd, buffer_.data(), buffer_.size_bytes());
+Result<bool> DirectoryReader::fill(int fd, std::size_t size_bytes) {
+  const ssize_t got = ::getdents64(fd, buffer_.data(), std::min(size_bytes, buffer_size_bytes));
   read_bytes_ = 0;
   filled_bytes_ = got > 0 ? static_cast<std::size_t>(got) : 0;
   if (got < 0) return last_error();
@@ -20,10 +20,15 @@ Result<bool> DirectoryReader::fill(int fd) {
 }
 
 const char* DirectoryReader::next() {
+  const dirent64* entry = next_entry();
+  return entry == nullptr ? nullptr : entry->d_name;
+}
+
+const dirent64* DirectoryReader::next_entry() {
   while (read_bytes_ < filled_bytes_) {
     const auto* entry = reinterpret_cast<const dirent64*>(buffer_.data() + read_bytes_);
     read_bytes_ += entry->d_reclen;
-    if (!is_dot(entry->d_name) && !is_dot_dot(entry->d_name)) return entry->d_name;
+    if (!is_dot(entry->d_name) && !is_dot_dot(entry->d_name)) return entry;
   }
   return nullptr;
 }

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cassert>
 #include <limits>
+#include <utility>
 
 namespace tally {
 
@@ -44,13 +45,25 @@ Result<LinkIndex> HardLinks::create(const FileStat& stat, DirIndex dir) {
 
 Status HardLinks::record(LinkIndex link, DirIndex dir) {
   Link& inode = links_[link];
-  for (NameIndex i = inode.first_name; i; i = names_[i].next_of_link) {
-    if (names_[i].dir != dir) continue;
-    ++names_[i].count;
-    ++inode.names;
-    return {};
+  const NameIndex known = find_name(link, dir, [](const Name&) { return true; });
+  if (!known) return record_anew(link, dir);
+  ++names_[known].count;
+  ++inode.names;
+  return {};
+}
+
+/// A walk through the inode's names and those of the directory at once, since either may be many.
+template <class Wanted>
+HardLinks::NameIndex HardLinks::find_name(LinkIndex link, DirIndex dir, Wanted wanted) {
+  NameIndex of_link = links_[link].first_name;
+  NameIndex in_dir{tree_.node(dir).first_link_name};
+  while (of_link && in_dir) {
+    if (names_[of_link].dir == dir && wanted(names_[of_link])) return of_link;
+    if (names_[in_dir].link == link && wanted(names_[in_dir])) return in_dir;
+    of_link = names_[of_link].next_of_link;
+    in_dir = names_[in_dir].next_in_dir;
   }
-  return record_anew(link, dir);
+  return {};
 }
 
 Status HardLinks::record_anew(LinkIndex link, DirIndex dir) {
@@ -60,6 +73,7 @@ Status HardLinks::record_anew(LinkIndex link, DirIndex dir) {
   names_[*name] = {.link = link,
                    .dir = dir,
                    .count = 1,
+                   .unmet = 0,
                    .next_of_link = inode.first_name,
                    .next_in_dir = {},
                    .previous_in_dir = {}};
@@ -155,6 +169,10 @@ void HardLinks::settle(LinkIndex link, const FileStat& now) {
 
 FileStat HardLinks::counted(LinkIndex link) {
   MutexLock lock(mutex_);
+  return counted_stat(link);
+}
+
+FileStat HardLinks::counted_stat(LinkIndex link) {
   const Link& inode = links_[link];
   return {.key = keys_.key_of(link.value),
           .nlink = inode.counted.nlink,
@@ -193,33 +211,39 @@ void HardLinks::fold() {
   }
 }
 
-Result<LinkIndex> HardLinks::adopt(DirIndex dir, const FileStat& counted) {
+Result<LinkIndex> HardLinks::adopt(FilePlace place, const FileStat& counted) {
   MutexLock lock(mutex_);
-  const auto link = create(counted, dir);
+  ReaderLock tree_lock(tree_.lock());
+  if (tree_.is_stale(place)) return failure(ESTALE);
+  const auto link = create(counted, place.dir);
   if (!link) return link;
   // As long as one name is all that is counted, the inode counts as unique.
   links_[*link].counted.nlink = 1;
-  ReaderLock tree_lock(tree_.lock());
-  for (DirIndex d = dir; d; d = tree_.parent(d))
+  names_[links_[*link].first_name].unmet = tree_.is_met(place) ? 0 : 1;
+  tree_.add_file(place, {.bytes = -counted.size, .disk = -counted.blocks, .files = -1});
+  for (DirIndex d = place.dir; d; d = tree_.parent(d))
     tree_.add(d, {.link_names = 1}, 0);
   return link;
 }
 
-DirIndex HardLinks::drop(LinkIndex link) {
+FilePlace HardLinks::drop(LinkIndex link) {
   MutexLock lock(mutex_);
   const Link& inode = links_[link];
-  DirIndex dir;
+  FilePlace place;
   if (inode.first_name) {
-    dir = names_[inode.first_name].dir;
-    [[maybe_unused]] const bool unrecorded = unrecord(link, dir);
-    assert(unrecorded && inode.names == 0);
     ReaderLock tree_lock(tree_.lock());
-    for (DirIndex d = dir; d; d = tree_.parent(d))
+    const Name& name = names_[inode.first_name];
+    place = {.dir = name.dir, .epoch = tree_.node(name.dir).epoch};
+    if (name.unmet != 0) --place.epoch;
+    [[maybe_unused]] const bool unrecorded = unrecord(link, place.dir);
+    assert(unrecorded && inode.names == 0);
+    tree_.add_file(place, {.bytes = inode.counted.size, .disk = inode.counted.blocks, .files = 1});
+    for (DirIndex d = place.dir; d; d = tree_.parent(d))
       tree_.add(d, {.link_names = -1}, 0);
   }
   keys_.erase(keys_.key_of(link.value), link.value);
   (void)links_.release(link);
-  return dir;
+  return place;
 }
 
 void HardLinks::add_name(LinkIndex link, DirIndex dir, const FileStat& now) {
@@ -296,8 +320,10 @@ void HardLinks::remove_directory(DirIndex dir) {
   WriterLock tree_lock(tree_.lock());
   const DirIndex above = tree_.parent(dir);
   if (!above) return;
+  // Of one that was not counted yet more may have gone than came.
   const DirNode& removed = tree_.node(dir);
-  if (removed.first_child != 0 || removed.files != 0) tree_.suspect_upwards(above);
+  const bool is_empty = removed.first_child == 0 && (removed.files == 0 || tree_.is_suspect(dir));
+  if (!is_empty) tree_.suspect_upwards(above);
   DirIndex leaf;
   do {
     leaf = dir;
@@ -311,15 +337,53 @@ void HardLinks::remove_directory(DirIndex dir) {
 void HardLinks::forget_names_in(DirIndex dir) {
   while (const NameIndex name{tree_.node(dir).first_link_name}) {
     const LinkIndex link = names_[name].link;
-    const Counted& counted = links_[link].counted;
     visit_names(link);
     if (unrecord(link, dir)) visit_upwards(dir, 0, -1);
     tree_.add_entries(dir, -1);
-    settle(link, {.nlink = counted.nlink,
-                  .size = counted.size,
-                  .blocks = counted.blocks,
-                  .ctime_ns = links_[link].ctime_ns});
+    settle(link, counted_stat(link));
   }
+}
+
+// --- A directory is recounted ----------------------------------------------------------------
+
+Status HardLinks::begin_recount(DirIndex dir) {
+  MutexLock lock(mutex_);
+  int64_t names = 0;
+  for (NameIndex i{tree_.node(dir).first_link_name}; i; i = names_[i].next_in_dir) {
+    names_[i].unmet = names_[i].count;
+    names += names_[i].count;
+  }
+  return tree_.begin_recount(dir, names);
+}
+
+bool HardLinks::meet_name(LinkIndex link, DirIndex dir) {
+  MutexLock lock(mutex_);
+  const NameIndex name = find_name(link, dir, [](const Name& n) { return n.unmet != 0; });
+  if (!name) return false;
+  --names_[name].unmet;
+  return true;
+}
+
+int64_t HardLinks::end_recount(DirIndex dir, bool complete) {
+  MutexLock lock(mutex_);
+  ReaderLock tree_lock(tree_.lock());
+  int64_t removed = 0;
+  NameIndex name{tree_.node(dir).first_link_name};
+  while (name) {
+    const NameIndex next = names_[name].next_in_dir;
+    const LinkIndex link = names_[name].link;
+    const uint32_t unmet = std::exchange(names_[name].unmet, 0);
+    name = next;
+    if (unmet == 0 || !complete) continue;
+    visit_names(link);
+    for (uint32_t i = 0; i < unmet; ++i) {
+      if (unrecord(link, dir)) visit_upwards(dir, 0, -1);
+      tree_.add_entries(dir, -1);
+    }
+    settle(link, counted_stat(link));
+    removed += unmet;
+  }
+  return removed;
 }
 
 // --- A directory moves -----------------------------------------------------------------------
@@ -366,7 +430,6 @@ void HardLinks::move_directory(DirIndex dir, DirIndex to, TimeNs ctime_ns) {
   if (move.new_end > 1 && move.totals.link_names != 0) correct_links(move);
 
   if (from != to) tree_.relink(dir, to);
-  if (tree_.node(dir).suspect != 0) tree_.suspect_upwards(to);
   for (uint32_t i = 0; i < move.new_end; ++i)
     tree_.add(visits_[i].dir, visits_[i].delta, newest_ns);
   for (DirIndex d = common; d; d = tree_.parent(d))

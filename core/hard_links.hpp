@@ -35,7 +35,7 @@ class HardLinks {
 
   // What each takes: an inode, its names in one directory, a directory met on the way up.
   static constexpr std::size_t link_bytes = 48;
-  static constexpr std::size_t name_bytes = 24;
+  static constexpr std::size_t name_bytes = 28;
   static constexpr std::size_t visit_bytes = 64;
 
   /// Room for `inodes_max` inodes. Throws std::bad_alloc.
@@ -53,13 +53,14 @@ class HardLinks {
   /// Counts all that add_scanned_name() recorded. Once, after the scan's workers have ended.
   void fold() TALLY_EXCLUDES(mutex_);
 
-  /// Takes over an inode that is counted in `dir` as an inode with one name; `counted` is what of
-  /// it is counted. No counter changes. ENOSPC when the room is used up.
-  Result<LinkIndex> adopt(DirIndex dir, const FileStat& counted) TALLY_EXCLUDES(mutex_);
+  /// Takes over an inode that is counted at `place` as an inode with one name; `counted` is what of
+  /// it is counted. No recursive counter changes. ENOSPC when the room is used up, ESTALE if the
+  /// place is stale.
+  Result<LinkIndex> adopt(FilePlace place, const FileStat& counted) TALLY_EXCLUDES(mutex_);
 
-  /// Gives an inode with exactly one name back to be counted as such in the directory returned; or,
-  /// with no name left in the tree, to be counted nowhere (null). No counter changes.
-  DirIndex drop(LinkIndex link) TALLY_EXCLUDES(mutex_);
+  /// Gives an inode with exactly one name back to be counted as such at the place returned; or,
+  /// with no name left in the tree, to be counted nowhere (null). No recursive counter changes.
+  FilePlace drop(LinkIndex link) TALLY_EXCLUDES(mutex_);
 
   /// The inode is now as observed, and has one name more in `dir`.
   void add_name(LinkIndex link, DirIndex dir, const FileStat& now) TALLY_EXCLUDES(mutex_);
@@ -86,6 +87,19 @@ class HardLinks {
   /// behind our back, and where to is not known, so the parent becomes suspect. Nothing if the
   /// directory is removed already.
   void remove_directory(DirIndex dir) TALLY_EXCLUDES(mutex_);
+
+  // Recount (recount.hpp): names are met one by one, and those that were not are taken out.
+
+  /// DirTree::begin_recount(), and all names in `dir` are to be met from now on.
+  Status begin_recount(DirIndex dir) TALLY_EXCLUDES(mutex_);
+
+  /// One more name of the inode in `dir` has been met. False if there are more of them than are
+  /// recorded.
+  bool meet_name(LinkIndex link, DirIndex dir) TALLY_EXCLUDES(mutex_);
+
+  /// All names have been met: takes out those that were not. Returns how many. Without `complete`
+  /// they stay. To be followed by DirTree::end_recount().
+  int64_t end_recount(DirIndex dir, bool complete) TALLY_EXCLUDES(mutex_);
 
   /// How many inodes are tracked.
   [[nodiscard]] uint32_t size() const { return links_.size(); }
@@ -115,6 +129,7 @@ class HardLinks {
     LinkIndex link;
     DirIndex dir;
     uint32_t count;
+    uint32_t unmet = 0;  // of these, in a recount of `dir`
     NameIndex next_of_link = {};
     NameIndex next_in_dir = {};
     NameIndex previous_in_dir = {};
@@ -146,6 +161,10 @@ class HardLinks {
   void visit_names(LinkIndex link) TALLY_REQUIRES(mutex_);
   void settle(LinkIndex link, const FileStat& now) TALLY_REQUIRES(mutex_)
       TALLY_REQUIRES_SHARED(tree_.lock());
+  template <class Wanted>
+  [[nodiscard]] NameIndex find_name(LinkIndex link, DirIndex dir, Wanted wanted)
+      TALLY_REQUIRES(mutex_);
+  [[nodiscard]] FileStat counted_stat(LinkIndex link) TALLY_REQUIRES(mutex_);
   void forget_names_in(DirIndex dir) TALLY_REQUIRES(mutex_) TALLY_REQUIRES_SHARED(tree_.lock());
 
   struct Move;

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <atomic>
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <string_view>
 
@@ -75,6 +76,7 @@ struct ScanContext {
   const bool keep_names;
   ScanEvents* const events;  ///< null: nobody wants them, none are made
   int source_fd = -1;
+  std::optional<uint32_t> only_device;  ///< entries of others are left out
 
   /// Directories to be taken out of the tree after the scan, parents above their children.
   Mutex gone_mutex;

@@ -18,6 +18,8 @@ const char* description_of(ScanErrorKind kind) {
       return "is a directory that was already counted under another path";
     case ScanErrorKind::no_room:
       return "does not fit into the configured capacities";
+    case ScanErrorKind::other_filesystem:
+      return "lies on another filesystem and is left out";
   }
   return "";
 }

@@ -19,8 +19,9 @@ enum class ScanErrorKind : uint8_t {
                ///< moved away from: counts nothing
   duplicate,   ///< a directory met before on another mount (bind mount): counts where met first
   no_room,     ///< a capacity of ours is used up: its content counts nothing
+  other_filesystem,  ///< left out, as it was asked to be
 };
-inline constexpr std::size_t scan_error_kinds = 5;
+inline constexpr std::size_t scan_error_kinds = 6;
 
 /// One line about `kind`, for people.
 const char* description_of(ScanErrorKind kind);

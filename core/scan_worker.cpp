@@ -142,6 +142,8 @@ void ScanWorker::add_entry(DirIndex dir, const char* name, Content& content) {
   const auto entry = stat_entry_at(scan_.state(dir).descriptor, name);
   if (!entry) {
     report(kind_of(entry.error()), entry.error(), dir, name);
+  } else if (scan_.only_device.value_or(entry->stat.key.dev) != entry->stat.key.dev) {
+    report(ScanErrorKind::other_filesystem, Errno{EXDEV}, dir, name);
   } else if (entry->stat.is_directory()) {
     add_directory(dir, name, *entry, content);
   } else {
@@ -209,6 +211,7 @@ void ScanWorker::publish(DirIndex dir, const Content& content) {
   if (content.file_names == 0) return;
   counts_.files += content.file_names;
   scan_.tree.add_entries(dir, content.file_names);
+  scan_.tree.add_file({.dir = dir}, content.files);
   scan_.tree.add(dir, content.files, clamp_to_now(content.newest_ctime_ns));
 }
 

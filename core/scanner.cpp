@@ -41,7 +41,8 @@ Scanner::Scanner(DirTree& tree, HardLinks& links, const ScannerOptions& options)
 
 Scanner::Scanner(const ScannerOptions& options, DirTree& tree, HardLinks& links)
     : context_(tree, links, options.threads, options.descriptors_max, options.keep_names,
-               options.events) {
+               options.events),
+      one_file_system_(options.one_file_system) {
   const unsigned count = options.threads;
   for (unsigned number = 0; number < count; ++number)
     workers_.emplace_back(context_, number, options.queue_depth);
@@ -79,6 +80,7 @@ Result<ScanSummary> Scanner::run(int source_fd) {
   if (!root) return std::unexpected(root.error());
 
   context_.source_fd = source_fd;
+  if (one_file_system_) context_.only_device = stat->key.dev;
   context_.enter(*root, {}, *stat);
   ScanChain first;
   first.push_top(context_.states, *root);

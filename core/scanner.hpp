@@ -23,6 +23,7 @@ struct ScannerOptions {
   unsigned queue_depth = 64;     ///< of each worker's io_uring; 0, or few descriptors: none
   uint32_t descriptors_max = 0;  ///< kept for opening children; 0: as the process's limit allows
   bool keep_names = false;       ///< so that path_of() works after the scan
+  bool one_file_system = false;  ///< leave out what has another st_dev than the root of the scan
   ScanEvents* events = nullptr;  ///< consumed by another thread meanwhile; null: none are made
 };
 
@@ -40,7 +41,8 @@ struct ScanSummary {
 
 /// Walks a directory once and fills an empty DirTree and HardLinks with what it finds.
 ///
-/// Mount points below are entered and symbolic links are never followed, as `du` does. What can't
+/// Mount points below are entered (unless told otherwise) and symbolic links are never followed, as
+/// `du` does. What can't
 /// be read, vanishes or changes meanwhile is counted by kind and never ends the scan. Counters are
 /// exact if nothing changes the directory during the scan; they can be queried any time.
 ///
@@ -80,6 +82,7 @@ class Scanner {
   void end_threads();
 
   ScanContext context_;
+  const bool one_file_system_;
   std::deque<ScanWorker> workers_;
   std::atomic<int> phase_ = 0;
   std::vector<std::thread> threads_;  // of all workers but the first, which is run()'s caller

@@ -69,11 +69,12 @@ bool is_counter_name(std::string_view name) {
   return name.starts_with(own_prefix) || find_counter(name).has_value();
 }
 
-CounterText::CounterText(Counter counter, const DirCounters& counters, Bytes orphan_bytes) {
-  append_value(counter, counters, orphan_bytes);
+CounterText::CounterText(Counter counter, const DirCounters& counters, const MountCounters& mount) {
+  append_value(counter, counters, mount);
 }
 
-void CounterText::append_value(Counter counter, const DirCounters& counters, Bytes orphan_bytes) {
+void CounterText::append_value(Counter counter, const DirCounters& counters,
+                               const MountCounters& mount) {
   switch (counter) {
     case Counter::rbytes:
       return append_number(counters.rbytes.count);
@@ -98,10 +99,19 @@ void CounterText::append_value(Counter counter, const DirCounters& counters, Byt
     case Counter::runique:
       return append_number(counters.runique.count * block_size_bytes);
     case Counter::state:
-      return append(counters.suspect ? "suspect" : "exact");
+      return append_state(counters, mount);
     case Counter::orphan_bytes:
-      return append_number(orphan_bytes.count);
+      return append_number(mount.orphan_bytes.count);
   }
+}
+
+/// A directory is exact as soon as all below it is scanned.
+void CounterText::append_state(const DirCounters& counters, const MountCounters& mount) {
+  if (!counters.suspect) return append("exact");
+  if (!mount.scanned_percent) return append("suspect");
+  append("scanning ");
+  append_number(*mount.scanned_percent);
+  append("%");
 }
 
 void CounterText::append(std::string_view text) {

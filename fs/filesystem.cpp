@@ -4,13 +4,16 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <filesystem>
 #include <stdexcept>
 #include <system_error>
 #include <utility>
 
 #include "core/direct_file.hpp"
+#include "core/hot_path_guard.hpp"
 #include "fs/attributes.hpp"
 #include "fs/descriptor_path.hpp"
+#include "fs/log.hpp"
 
 namespace tally::fs {
 
@@ -52,11 +55,19 @@ Filesystem::Filesystem(int source_fd, const FilesystemOptions& options)
       root_device_(device_of(source_fd)) {}
 
 void Filesystem::start() {
-  const auto root = inodes_.get(FUSE_ROOT_ID);
+  const auto root = inodes_.pin(FUSE_ROOT_ID);
   if (!root) throw std::logic_error("the inode table has no root");
   const auto lock = inodes_.lock(**root);
   DirTree& tree = accounts_.tree();
-  (*root)->dir = tree.hold(tree.key_of(tree.root()));
+  if (!tree.root()) {
+    const auto stat = stat_fd(root->fd());
+    if (!stat) throw std::system_error(stat.error().value, std::generic_category(), "the source");
+    const auto made = tree.insert({}, *stat, DirTree::Content::unknown);
+    if (!made) throw std::system_error(made.error().value, std::generic_category(), "max_dirs");
+    (*root)->dir = *made;
+  } else {
+    (*root)->dir = tree.hold(tree.key_of(tree.root()));
+  }
   (*root)->accounted = true;
 }
 
@@ -84,6 +95,8 @@ Result<Filesystem::Found> Filesystem::find_once(const PinnedInode& parent, const
   if (!path_fd) return std::unexpected(path_fd.error());
   const auto seen = stat_fd(path_fd->get());
   if (!seen) return std::unexpected(seen.error());
+  if (const Status served = check_served(seen->key, parent.fd(), name); !served)
+    return std::unexpected(served.error());
   auto inode = inodes_.find_or_create(*std::move(path_fd), *seen, &*parent, name);
   if (!inode) return std::unexpected(inode.error());
 
@@ -91,6 +104,17 @@ Result<Filesystem::Found> Filesystem::find_once(const PinnedInode& parent, const
   const auto stx = observe(**inode, inode->fd(), false);
   if (!stx) return std::unexpected(stx.error());
   return Found{.inode = *std::move(inode), .stx = *stx};
+}
+
+/// EXDEV if this inode, found as `name`, is to be left out.
+Status Filesystem::check_served(const FileKey& key, int parent_fd, const char* name) {
+  if (!is_left_out(key)) return {};
+  if (left_out_met_.test_and_set()) return failure(EXDEV);
+  TALLY_HOT_PATH_PAUSE("logging allocates");
+  std::error_code none;
+  const auto parent = std::filesystem::read_symlink(DescriptorPath(parent_fd).path(), none);
+  log_left_out((parent / name).string());
+  return failure(EXDEV);
 }
 
 /// Accounts an inode that was just found as `name`, unless it is accounted already: see NameLocks.
@@ -103,9 +127,9 @@ Status Filesystem::meet(const PinnedInode& inode, const PinnedInode& parent, con
   const WriterLock unchanging(names_.of(*parent));
   const auto lock = inodes_.lock(*parent, *inode);
   if (inode->accounted) return {};
-  const auto now = stat_at(parent.fd(), name);
+  const auto now = stat_entry_at(parent.fd(), name);
   if (!now) return std::unexpected(now.error());
-  if (now->key != inode->key()) return failure(EAGAIN);
+  if (now->stat.key != inode->key()) return failure(EAGAIN);
   account_first_contact(*inode, *parent, *now);
   return {};
 }
@@ -122,12 +146,12 @@ fuse_entry_param Filesystem::entry(const Found& found) {
 
 struct stat Filesystem::attributes(const Inode& inode, const struct statx& stx) {
   struct stat attributes = to_stat(stx, root_device_);
-  if (options_.directory_size == DirectorySize::recursive && inode.is_directory() && inode.dir) {
-    // First watched, then read: a change after the reading is told to the kernel.
-    if (options_.attribute_timeout_s > 0) accounts_.tree().watch(inode.dir, inode.id());
-    const Bytes rbytes = accounts_.tree().counters(inode.dir).rbytes;
-    attributes.st_size = std::max<off_t>(rbytes.count, 0);  // below 0 it is suspect already
-  }
+  const DirIndex dir = inode.is_directory() ? inode.dir_now() : DirIndex();
+  if (options_.directory_size != DirectorySize::recursive || !dir) return attributes;
+  // First watched, then read: a change after the reading is told to the kernel.
+  if (options_.attribute_timeout_s > 0) accounts_.tree().watch(dir, inode.id());
+  const Bytes rbytes = accounts_.tree().counters(dir).rbytes;
+  attributes.st_size = std::max<off_t>(rbytes.count, 0);  // below 0 it is suspect already
   return attributes;
 }
 

@@ -4,6 +4,7 @@
 #include <sys/stat.h>
 #include <sys/statvfs.h>
 
+#include <atomic>
 #include <cstddef>
 #include <cstdint>
 #include <span>
@@ -23,6 +24,7 @@
 
 namespace tally::fs {
 
+class Auditor;
 class Settler;
 
 /// How file data is read from the lower filesystem.
@@ -36,7 +38,8 @@ enum class DirectorySize { recursive, native };
 struct FilesystemOptions {
   DataPath data_path = DataPath::direct;
   DirectorySize directory_size = DirectorySize::recursive;
-  bool list_counters = false;  ///< listxattr names the counters of directories
+  bool list_counters = false;    ///< listxattr names the counters of directories
+  bool one_file_system = false;  ///< what has another st_dev than the root is not there
   double attribute_timeout_s = 1.0;
   double entry_timeout_s = 1.0;
   uint32_t directories_max = 1 << 20;     ///< nodes of the tree
@@ -71,19 +74,22 @@ class Filesystem {
   Filesystem(const Filesystem&) = delete;
   Filesystem& operator=(const Filesystem&) = delete;
 
-  /// After the scan, before the first request: the root is in the tree now.
+  /// Before the first request. After a scan the tree is as that left it; without one it has a root
+  /// of which nothing is counted yet, for the Auditor to scan.
   void start();
 
-  /// Whoever is to look again, later, at inodes that were written to and released. Without one they
-  /// are looked at when they are released only. Set before the first request, outlives the last.
+  /// Whoever is to look again, later, at inodes that were written to. Without one they are looked
+  /// at when they are released only. Set before the first request, outlives the last.
   void set_settler(Settler* settler) { settler_ = settler; }
+
+  /// Whoever scans and audits, for the attributes that tell of it. Null for none.
+  void set_auditor(Auditor* auditor) { auditor_ = auditor; }
 
   enum class Settling {
     written_back,  ///< first waits until the blocks are allocated that it is to have
     as_it_is,
   };
-  /// For the Settler's callback: accounts the inode as it is on disk now, and takes back the lookup
-  /// that release() has added. Any thread.
+  /// For the Settler's callback: accounts the inode as it is on disk now. Any thread.
   void settle(NodeId node, Settling settling);
 
   [[nodiscard]] Accounts& accounts() { return accounts_; }
@@ -185,6 +191,8 @@ class Filesystem {
   Status removexattr(NodeId node, const char* name);
 
  private:
+  friend class Recounter;
+
   struct Found {
     PinnedInode inode;
     struct statx stx;
@@ -201,6 +209,10 @@ class Filesystem {
   Result<CountedFd> reopen(int fd, int flags);
   Result<Found> find(const PinnedInode& parent, const char* name);
   Result<Found> find_once(const PinnedInode& parent, const char* name);
+  [[nodiscard]] bool is_left_out(const FileKey& key) const {
+    return options_.one_file_system && key.dev != root_device_;
+  }
+  Status check_served(const FileKey& key, int parent_fd, const char* name);
   Status meet(const PinnedInode& inode, const PinnedInode& parent, const char* name);
   fuse_entry_param entry(const Found& found);
   struct stat attributes(const Inode& inode, const struct statx& stx);
@@ -213,7 +225,8 @@ class Filesystem {
   // Accounting (reconcile.cpp). The account_ functions need the locks of all inodes they get.
   Result<struct statx> observe(Inode& inode, int fd, bool mutated);
   void observe_after(OpenFile& file, bool mutated);
-  void account_first_contact(Inode& inode, const Inode& parent, const FileStat& now);
+  void account_first_contact(Inode& inode, const Inode& parent, const EntryStat& now);
+  void account_directory_found(Inode& inode, const Inode& parent, const EntryStat& now);
   void account_observed(Inode& inode, const FileStat& now, bool mutated);
   void account_added(Inode& inode, const Inode& parent, const FileStat& now);
   bool account_removed(const PinnedInode& inode, const Inode& parent);
@@ -221,7 +234,9 @@ class Filesystem {
   FileStat counted_without_a_name(const Inode& inode);
   void account_parent(const PinnedInode& parent);
   void retire(const PinnedInode& inode);
-  void write_back(const PinnedInode& inode);
+  bool write_back(const PinnedInode& inode);
+  bool look_again(const InodeRef& inode, Settling settling);
+  bool settle_later(Inode& inode, uint8_t looks);
   void suspect(const Inode& directory);
 
   // Changing names (handlers_names.cpp, handlers_rename.cpp).
@@ -247,10 +262,13 @@ class Filesystem {
   // Open directories (handlers_directories.cpp).
   template <class Add>
   Status list(OpenDirectory& directory, off_t offset, Add add);
+  [[nodiscard]] bool is_hidden(const OpenDirectory& directory, const char* name) const;
   fuse_entry_param entry_to_list(const PinnedInode& parent, const dirent64& listed);
 
   // Extended attributes (handlers_xattrs.cpp).
   Result<std::size_t> get_counter(NodeId node, const char* name, std::span<char> value);
+  Result<std::size_t> get_audit(std::span<char> value);
+  Status set_audit(std::span<const char> value);
   template <class Change>
   Status change_xattr(NodeId node, const char* name, Change change);
 
@@ -270,7 +288,9 @@ class Filesystem {
   ObjectPool<OpenFile> open_files_;
   ObjectPool<OpenDirectory> open_directories_;
   uint32_t root_device_;
+  std::atomic_flag left_out_met_;
   Settler* settler_ = nullptr;
+  std::atomic<Auditor*> auditor_ = nullptr;
 };
 
 }  // namespace tally::fs

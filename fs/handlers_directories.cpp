@@ -63,6 +63,13 @@ Result<OpenDirectory*> Filesystem::opendir(NodeId node) {
   return directory;
 }
 
+/// Whether an entry is not to be listed, because it is left out.
+bool Filesystem::is_hidden(const OpenDirectory& directory, const char* name) const {
+  if (!options_.one_file_system || is_dot_or_dot_dot(name)) return false;
+  const auto stat = stat_at(directory.fd.get(), name);
+  return stat && is_left_out(stat->key);
+}
+
 /// Gives the entries from `offset` on to `add`, which says whether there was room for one.
 template <class Add>
 Status Filesystem::list(OpenDirectory& directory, off_t offset, Add add) {
@@ -75,7 +82,7 @@ Status Filesystem::list(OpenDirectory& directory, off_t offset, Add add) {
     }
     const auto& entry =
         *reinterpret_cast<const dirent64*>(directory.entries.data() + directory.begin);
-    if (!add(entry)) return {};
+    if (!is_hidden(directory, entry.d_name) && !add(entry)) return {};
     directory.begin += entry.d_reclen;
     directory.position = entry.d_off;
   }

@@ -8,7 +8,6 @@
 #include "core/hot_path_guard.hpp"
 #include "fs/attributes.hpp"
 #include "fs/filesystem.hpp"
-#include "fs/settler.hpp"
 
 namespace tally::fs {
 
@@ -53,7 +52,7 @@ Result<Filesystem::Opened> Filesystem::enter_open(const PinnedInode& inode, Coun
   if (stx) {
     const FileStat now = FileStat::from(*stx);
     account_observed(*inode, now, truncated);
-    const bool is_orphan = now.nlink == 0 && !inode->record.dir && !inode->record.link;
+    const bool is_orphan = now.nlink == 0 && !inode->record.place && !inode->record.link;
     if (file != nullptr && is_orphan) accounts_.orphan_opened(inode->record, now);
   }
   if (file == nullptr) return failure(ENFILE);
@@ -142,14 +141,13 @@ void Filesystem::release(OpenFile* file) {
     const auto now = pinned ? stat_fd(pinned->fd()) : Result<FileStat>(failure(ENOENT));
     if (now) {
       account_observed(*inode, *now, false);
-      to_settle = now->nlink != 0 && settler_ != nullptr && !inode->settle_pending;
-      inode->settle_pending |= to_settle;
-      if (to_settle) inodes_.add_lookup(*inode);  // so that it stays known until settle()
+      to_settle = now->nlink != 0;
     }
     if (--inode->open_handles == 0) accounts_.last_handle_closed(inode->record);
   }
   // A settler that can't keep up slows down who writes; close() has returned long ago.
-  if (to_settle && !settler_->add(inode->id())) settle(inode->id(), Settling::written_back);
+  if (to_settle && !settle_later(*inode, 0))
+    static_cast<void>(look_again(inode, Settling::written_back));
 }
 
 }  // namespace tally::fs

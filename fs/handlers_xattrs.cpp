@@ -5,10 +5,12 @@
 #include <sys/xattr.h>
 
 #include <algorithm>
+#include <array>
 #include <cerrno>
 #include <string_view>
 
 #include "core/hot_path_guard.hpp"
+#include "fs/auditor.hpp"
 #include "fs/counters_xattr.hpp"
 #include "fs/descriptor_path.hpp"
 #include "fs/filesystem.hpp"
@@ -43,12 +45,20 @@ bool has_trusted(std::span<const char> names) {
   return false;
 }
 
+/// As getxattr(2) returns a value.
+Result<std::size_t> copy_value(std::string_view text, std::span<char> value) {
+  if (!value.empty() && value.size() < text.size()) return failure(ERANGE);
+  if (!value.empty()) text.copy(value.data(), value.size());
+  return text.size();
+}
+
 bool is_acl_name(std::string_view name) { return name.starts_with("system.posix_acl_"); }
 
 }  // namespace
 
 Result<std::size_t> Filesystem::getxattr(NodeId node, const char* name, std::span<char> value) {
   TALLY_HOT_PATH("getxattr");
+  if (node == FUSE_ROOT_ID && name == audit_name) return get_audit(value);
   if (is_counter_name(name)) return get_counter(node, name, value);
   const auto inode = inodes_.pin(node);
   if (!inode) return std::unexpected(inode.error());
@@ -64,14 +74,31 @@ Result<std::size_t> Filesystem::get_counter(NodeId node, const char* name, std::
   const auto inode = inodes_.get(node);
   if (!inode) return std::unexpected(inode.error());
   const auto counter = find_counter(name);
-  const DirIndex dir = (*inode)->dir;
+  const DirIndex dir = (*inode)->dir_now();
   if (!counter || !dir) return failure(ENODATA);
   if (*counter == Counter::orphan_bytes && node != FUSE_ROOT_ID) return failure(ENODATA);
   const DirCounters counters = accounts_.tree().counters(dir);
-  const CounterText text(*counter, counters, accounts_.orphan_bytes());
-  if (!value.empty() && value.size() < text.view().size()) return failure(ERANGE);
-  if (!value.empty()) text.view().copy(value.data(), value.size());
-  return text.view().size();
+  const Auditor* const auditor = auditor_.load();
+  const CounterText text(
+      *counter, counters,
+      {.orphan_bytes = accounts_.orphan_bytes(),
+       .scanned_percent = auditor != nullptr ? auditor->scanned_percent() : std::nullopt});
+  return copy_value(text.view(), value);
+}
+
+Result<std::size_t> Filesystem::get_audit(std::span<char> value) {
+  Auditor* const auditor = auditor_.load();
+  if (auditor == nullptr) return failure(ENODATA);
+  std::array<char, 160> text;
+  return copy_value({text.data(), auditor->describe(text)}, value);
+}
+
+Status Filesystem::set_audit(std::span<const char> value) {
+  Auditor* const auditor = auditor_.load();
+  if (auditor == nullptr || std::string_view(value.data(), value.size()) != audit_now)
+    return failure(EINVAL);
+  auditor->request_audit();
+  return {};
 }
 
 Result<std::size_t> Filesystem::listxattr(const Caller& caller, NodeId node,
@@ -83,7 +110,7 @@ Result<std::size_t> Filesystem::listxattr(const Caller& caller, NodeId node,
   auto size = size_of(::listxattr(self.path(), names.data(), names.size()));
   if (size && has_trusted(names.first(*size)) && !credentials_.holds(caller, CAP_SYS_ADMIN))
     size = without_trusted(names.first(*size));
-  if (!size || !options_.list_counters || !(*inode)->dir) return size;
+  if (!size || !options_.list_counters || !(*inode)->dir_now()) return size;
   const std::string_view counters = counter_name_list(node == FUSE_ROOT_ID);
   if (names.size() - *size < counters.size()) return failure(E2BIG);
   std::copy(counters.begin(), counters.end(), names.data() + *size);
@@ -93,6 +120,7 @@ Result<std::size_t> Filesystem::listxattr(const Caller& caller, NodeId node,
 Status Filesystem::setxattr(const Caller& caller, NodeId node, const char* name,
                             std::span<const char> value, int flags) {
   TALLY_HOT_PATH("setxattr");
+  if (node == FUSE_ROOT_ID && name == audit_name) return set_audit(value);
   // An ACL changes the mode, and clears setgid unless the caller belongs to the file's group.
   const Status became =
       is_acl_name(name) ? credentials_.become_exactly(caller) : credentials_.become_daemon();

@@ -37,7 +37,16 @@ class Inode {
   uint32_t open_handles = 0;    ///< files open through the mount
   bool accounted = false;       ///< `record` or `dir` is filled in
   bool settle_pending = false;  ///< the Settler will look at it again
+  uint8_t looks = 0;            ///< that the Settler has taken since it was last written to
   bool pages_current = false;   ///< nobody but us has changed it since it was last opened
+
+  /// `dir` for who does not hold the inode's lock: a directory that was gone behind our back and is
+  /// found again gets another node.
+  [[nodiscard]] DirIndex dir_now() const {
+    return std::atomic_ref(const_cast<DirIndex&>(dir)).load();
+  }
+  /// With the inode's lock held. Returns the former one.
+  DirIndex exchange_dir(DirIndex now) { return std::atomic_ref(dir).exchange(now); }
 
   // Never changes as long as somebody holds a reference; no lock needed.
   [[nodiscard]] NodeId id() const { return slot_ | uint64_t{generation_} << 32; }
@@ -198,6 +207,9 @@ class InodeTable {
   [[nodiscard]] InodeLock lock(const Inodes&... inodes) {
     return InodeLock(*this, {address_of(inodes)...});
   }
+
+  /// Whether the table has an inode with this key.
+  [[nodiscard]] bool knows(const FileKey& key) const { return keys_.find(key) != 0; }
 
   [[nodiscard]] uint32_t size() const TALLY_EXCLUDES(mutex_);
 

@@ -177,6 +177,7 @@ FilesystemOptions Limits::filesystem_options(const Options& options) const {
   return {.data_path = options.data_path,
           .directory_size = options.directory_size,
           .list_counters = options.list_counters,
+          .one_file_system = options.one_file_system,
           .attribute_timeout_s = options.attribute_timeout_s,
           .entry_timeout_s = 1.0,
           .directories_max = directories_max,

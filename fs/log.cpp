@@ -1,5 +1,6 @@
 #include "fs/log.hpp"
 
+#include <atomic>
 #include <cstdarg>
 #include <cstdio>
 #include <memory>
@@ -68,6 +69,12 @@ void log_to_syslog() {
   constexpr int no_options = 0;
   use(std::make_shared<spdlog::sinks::syslog_sink_mt>("tallyfs", no_options, LOG_DAEMON, false),
       "%v");
+}
+
+void log_left_out(const std::string& path) {
+  static std::atomic_flag said;
+  if (said.test_and_set()) return;
+  spdlog::info("one_file_system: other filesystems are left out, first {}", path);
 }
 
 LibfuseLog::LibfuseLog() {

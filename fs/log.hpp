@@ -11,6 +11,10 @@ void log_to_stderr(bool debug);
 /// From now on to syslog(3): for a daemon without a terminal.
 void log_to_syslog();
 
+/// Says, once only, that `-o one_file_system` leaves something out, and names this, the first of
+/// it.
+void log_left_out(const std::string& path);
+
 /// While it lives, keeps what libfuse logs instead of logging it: libfuse's functions return -1,
 /// and the reason is only in its log. One at a time; from one thread, but libfuse may log from any.
 class LibfuseLog {

@@ -2,6 +2,7 @@
 
 #include <fstream>
 #include <sstream>
+#include <utility>
 
 namespace tally::fs {
 namespace {
@@ -21,6 +22,13 @@ std::string unescape(std::string_view text) {
   return plain;
 }
 
+template <class Each>
+void for_each_mount(Each each) {
+  std::ifstream table("/proc/self/mountinfo");
+  for (std::string line; std::getline(table, line);)
+    if (auto entry = parse_mount_entry(line)) each(*entry);
+}
+
 }  // namespace
 
 std::optional<MountEntry> parse_mount_entry(std::string_view line) {
@@ -36,12 +44,20 @@ std::optional<MountEntry> parse_mount_entry(std::string_view line) {
 }
 
 std::optional<MountEntry> mount_at(const std::string& mountpoint) {
-  std::ifstream table("/proc/self/mountinfo");
   std::optional<MountEntry> found;
-  for (std::string line; std::getline(table, line);) {
-    auto entry = parse_mount_entry(line);
-    if (entry && entry->mountpoint == mountpoint) found = std::move(entry);
-  }
+  for_each_mount([&](MountEntry& entry) {
+    if (entry.mountpoint == mountpoint) found = std::move(entry);
+  });
+  return found;
+}
+
+std::vector<std::string> mountpoints_below(const std::string& directory) {
+  const std::string inside = directory == "/" ? directory : directory + "/";
+  std::vector<std::string> found;
+  for_each_mount([&](MountEntry& entry) {
+    if (entry.mountpoint.starts_with(inside) && entry.mountpoint != directory)
+      found.push_back(std::move(entry.mountpoint));
+  });
   return found;
 }
 

@@ -3,6 +3,7 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <vector>
 
 namespace tally::fs {
 
@@ -20,5 +21,8 @@ std::optional<MountEntry> parse_mount_entry(std::string_view line);
 /// The mount that is visible at `mountpoint`, an absolute path without symbolic links: the last one
 /// made there. Nothing if no mount is.
 std::optional<MountEntry> mount_at(const std::string& mountpoint);
+
+/// Where something is mounted below `directory`, an absolute path without symbolic links.
+std::vector<std::string> mountpoints_below(const std::string& directory);
 
 }  // namespace tally::fs

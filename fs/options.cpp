@@ -83,6 +83,16 @@ Complaint read_directory_size(std::string_view text, Options& options) {
   return {};
 }
 
+Complaint read_scan_mode(std::string_view text, Options& options) {
+  if (text == "background")
+    options.scan = ScanMode::background;
+  else if (text == "wait")
+    options.scan = ScanMode::wait;
+  else
+    return "expected background or wait";
+  return {};
+}
+
 /// An option of ours: with a value, or (`flag`) without.
 struct Rule {
   std::string_view name;
@@ -100,6 +110,8 @@ constexpr std::array rules = {
          [](std::string_view v, Options& o) { return read_directory_size(v, o); }},
     Rule{"list_xattr", true,
          [](std::string_view, Options& o) { return o.list_counters = true, Complaint(); }},
+    Rule{"one_file_system", true,
+         [](std::string_view, Options& o) { return o.one_file_system = true, Complaint(); }},
     Rule{"max_dirs", false,
          [](std::string_view v, Options& o) {
            return read_count(v, 1, counts_max, o.directories_max);
@@ -116,9 +128,18 @@ constexpr std::array rules = {
          [](std::string_view v, Options& o) {
            return read_number(v, uint32_t{1}, uint32_t{4096}, o.queue_depth);
          }},
+    Rule{"scan", false, [](std::string_view v, Options& o) { return read_scan_mode(v, o); }},
+    Rule{"audit_iops", false,
+         [](std::string_view v, Options& o) {
+           return read_number(v, uint32_t{0}, uint32_t{1'000'000}, o.audit_operations_per_s);
+         }},
     Rule{"attr_timeout", false,
          [](std::string_view v, Options& o) {
            return read_number(v, 0.0, 3600.0, o.attribute_timeout_s);
+         }},
+    Rule{"settle", false,
+         [](std::string_view v, Options& o) {
+           return read_number(v, 0.0, 3600.0, o.settling_delay_s);
          }},
     Rule{"allow_other", true,
          [](std::string_view, Options& o) { return o.allow_other = true, Complaint(); }},
@@ -196,16 +217,22 @@ constexpr auto option_help = R"(Options for -o, separated by commas:
   uring=auto|on|off          FUSE over io_uring, where kernel and libfuse have it (auto)
   dirsize=recursive|native   what the size of a directory says (recursive)
   list_xattr                 show the counters in listxattr, too
+  one_file_system            leave out what is mounted below SOURCE, and subvolumes
   max_dirs=N                 room for N directories (from the filesystem below)
   buffers=N, buffer_size=N   buffers for direct reads, and the bytes of each (threads; 1048576)
-  scan_threads=N             threads that scan (from the processors)
+  scan=background|wait       whether the mount is up at once, or when it is scanned (background)
+  scan_threads=N             threads that scan, with scan=wait (from the processors)
   queue_depth=N              directories in flight per scanning thread (64)
+  audit_iops=N               operations per second of the background audit, 0 for none (100)
   attr_timeout=S             seconds for which the kernel may remember attributes (1)
+  settle=S                   seconds after which a file that was written to is looked at again,
+                             for blocks that move by themselves (30)
   allow_other                let other users in (default for root)
   ro, nosuid, nodev, noexec, noatime, nodiratime, sync, dirsync, nosymfollow
                              restrictions of the mount, in addition to those of the one below
 
 Totals: ls -l MOUNTPOINT; getfattr -n user.tally.rbytes DIRECTORY
+Audit:  setfattr -n user.tally.audit -v now MOUNTPOINT; getfattr -n user.tally.audit MOUNTPOINT
 Unmount: umount MOUNTPOINT (root), fusermount3 -u MOUNTPOINT
 )";
 

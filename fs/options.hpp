@@ -13,6 +13,9 @@ namespace tally::fs {
 /// FUSE over io_uring: where kernel and libfuse have it, or fail without it, or never.
 enum class UringMode { automatic, on, off };
 
+/// Whether the mount is up at once and scanned behind, or only when it has been scanned.
+enum class ScanMode { background, wait };
+
 /// What the user asked for. What is nullopt follows from the machine: see Limits and Session.
 struct Options {
   std::string source;      ///< as given
@@ -22,13 +25,20 @@ struct Options {
   DirectorySize directory_size = DirectorySize::recursive;
   UringMode uring = UringMode::automatic;
   bool list_counters = false;
+  bool one_file_system = false;
   double attribute_timeout_s = 1.0;
+  /// When a file that was written to is looked at once more. 30 s is when the kernel, too, begins
+  /// to write it back (vm.dirty_expire_centisecs). Earlier costs writes that it saves by waiting:
+  /// of files that are deleted or written again.
+  double settling_delay_s = 30.0;
 
   std::optional<uint32_t> directories_max;
   std::optional<uint32_t> buffers;
   uint32_t buffer_size_bytes = 1 << 20;
   std::optional<uint32_t> scan_threads;
   uint32_t queue_depth = 64;
+  ScanMode scan = ScanMode::background;
+  uint32_t audit_operations_per_s = 100;
 
   bool allow_other = false;              ///< for root the session always allows it
   std::vector<std::string> mount_flags;  ///< restrictions for mount(2): "ro", "nosuid", …

@@ -13,7 +13,9 @@
 
 #include <fuse_lowlevel.h>
 
+#include "core/open_without_mounts.hpp"
 #include "core/result.hpp"
+#include "fs/log.hpp"
 #include "fs/mount_table.hpp"
 #include "fs/startup_error.hpp"
 
@@ -121,6 +123,15 @@ bool users_may_allow_other() {
   return false;
 }
 
+/// The source without what is mounted below. Who may not have that leaves out what he meets.
+void leave_out_mounts(Place& place) {
+  auto alone = open_without_mounts(place.source.get());
+  if (!alone) return;
+  place.source = *std::move(alone);
+  const std::vector<std::string> left_out = mountpoints_below(place.source_path);
+  if (!left_out.empty()) log_left_out(left_out[0]);
+}
+
 }  // namespace
 
 Place find_place(const Options& options) {
@@ -129,6 +140,7 @@ Place find_place(const Options& options) {
   place.source_path = real_path(options.source);
   check_not_mounted_already(place.source_path);
   place.mountpoint = find_mountpoint(options.mountpoint, place.source_path);
+  if (options.one_file_system) leave_out_mounts(place);
   place.restrictions = restrictions_of(place.source.get());
   return place;
 }

@@ -2,6 +2,9 @@
 // locks held under which it was observed, and can't fail: what can't be accounted is marked.
 
 #include <fcntl.h>
+#include <linux/fiemap.h>
+#include <linux/fs.h>
+#include <sys/ioctl.h>
 
 #include <algorithm>
 #include <cerrno>
@@ -9,6 +12,7 @@
 
 #include "fs/attributes.hpp"
 #include "fs/filesystem.hpp"
+#include "fs/settler.hpp"
 
 namespace tally::fs {
 
@@ -23,27 +27,26 @@ Result<struct statx> Filesystem::observe(Inode& inode, int fd, bool mutated) {
 /// After an operation on an open file. A failed statx leaves the difference to the next one.
 void Filesystem::observe_after(OpenFile& file, bool mutated) {
   if (mutated) file.written.store(true, std::memory_order_relaxed);
-  static_cast<void>(observe(*file.inode, file.fd.get(), mutated));
+  const auto now = observe(*file.inode, file.fd.get(), mutated);
+  // Should the settler have no room, release() will see to it.
+  if (mutated && now && now->stx_nlink != 0) static_cast<void>(settle_later(*file.inode, 0));
 }
 
-void Filesystem::account_first_contact(Inode& inode, const Inode& parent, const FileStat& now) {
+/// `inode` goes by a name in `parent`, and that has not been accounted yet.
+void Filesystem::account_first_contact(Inode& inode, const Inode& parent, const EntryStat& now) {
+  if (inode.is_directory()) return account_directory_found(inode, parent, now);
   inode.accounted = true;
-  if (!inode.is_directory()) {
-    if (parent.dir) accounts_.file_found(inode.record, parent.dir, now);
-    return;
-  }
-  inode.dir = accounts_.tree().hold(now.key);
-  if (inode.dir) {
-    if (accounts_.tree().parent(inode.dir) == parent.dir) return;
-    // Moved behind our back, or another directory that has its number now.
-    suspect(inode);
-    suspect(parent);
-    return;
-  }
-  // Made behind our back: what is in it is not counted, nor itself where there is no room for it
-  // that no mkdir has been promised.
-  if (const DirectoryRoom room = accounts_.room_for_directory()) account_added(inode, parent, now);
-  suspect(inode.dir ? inode : parent);
+  if (parent.dir) accounts_.file_found(inode.record, parent.dir, now.stat);
+}
+
+/// A directory goes by a name in `parent`: it has a node there from now on, if there is room.
+void Filesystem::account_directory_found(Inode& inode, const Inode& parent, const EntryStat& now) {
+  inode.accounted = true;
+  if (!parent.dir) return;
+  const auto found = accounts_.dir_found(parent.dir, now.stat, now.is_mount_root);
+  if (!found) return suspect(parent);
+  // The node that it had was perhaps removed, when it was moved or was gone behind our back.
+  if (const DirIndex former = inode.exchange_dir(*found)) accounts_.tree().release(former);
 }
 
 void Filesystem::account_observed(Inode& inode, const FileStat& now, bool mutated) {
@@ -146,30 +149,73 @@ void Filesystem::retire(const PinnedInode& inode) {
 }
 
 /// Has the blocks allocated that a file is yet to have, and waits for it: ext4 allocates when the
-/// writing begins, but puts its tree of extents in order when it ends. A file that can't be opened
-/// for reading stays as it is.
-void Filesystem::write_back(const PinnedInode& inode) {
-  if (!inode->is_regular()) return;
-  const auto now = stat_fd(inode.fd());
-  if (!now || now->nlink == 0) return;  // the totals don't count what has no name
+/// writing begins, but puts its tree of extents in order when it ends. Returns whether there are
+/// blocks past the end of the file, which the lower filesystem may take back some time: XFS does,
+/// of files that are opened again and again to append. A file that can't be opened for reading
+/// stays as it is.
+bool Filesystem::write_back(const PinnedInode& inode) {
+  if (!inode->is_regular()) return false;
+  const auto now = statx_fd(inode.fd());
+  if (!now || now->stx_nlink == 0) return false;  // the totals don't count what has no name
   const auto fd = reopen(inode.fd(), O_RDONLY);
-  if (fd) ::sync_file_range(fd->get(), 0, 0, SYNC_FILE_RANGE_WRITE_AND_WAIT);
+  if (!fd) return false;
+  const uint64_t end = (now->stx_size + now->stx_blksize - 1) / now->stx_blksize * now->stx_blksize;
+  struct fiemap past_end = {};  // asks for the number of extents only (fiemap(7))
+  past_end.fm_start = end;
+  past_end.fm_length = FIEMAP_MAX_OFFSET - end;
+  past_end.fm_flags = FIEMAP_FLAG_SYNC;
+  if (::ioctl(fd->get(), FS_IOC_FIEMAP, &past_end) == 0) return past_end.fm_mapped_extents != 0;
+  // Filesystems that have no blocks to show (tmpfs, networks).
+  ::sync_file_range(fd->get(), 0, 0, SYNC_FILE_RANGE_WRITE_AND_WAIT);
+  return false;
 }
 
-/// While `settle_pending` is set the inode has one lookup of ours: whoever clears it takes that
-/// back.
+/// Accounts what was written to as it is now. Returns whether that may still change by itself.
+bool Filesystem::look_again(const InodeRef& inode, Settling settling) {
+  const auto pinned = inodes_.pin(inode);
+  if (!pinned) return false;
+  const bool may_change = settling == Settling::written_back && write_back(*pinned);
+  static_cast<void>(observe(*inode, pinned->fd(), false));
+  return may_change;
+}
+
+/// Has the settler look at the inode, unless it is about to. `looks`: how often it did since the
+/// inode was last written to. False, with nothing done, if it has no room.
+///
+/// While `settle_pending` is set the inode has one lookup of ours, so that it stays known: whoever
+/// clears it takes that back.
+bool Filesystem::settle_later(Inode& inode, uint8_t looks) {
+  if (settler_ == nullptr) return true;
+  {
+    const auto lock = inodes_.lock(inode);
+    inode.looks = looks;
+    if (std::exchange(inode.settle_pending, true)) return true;
+    inodes_.add_lookup(inode);
+  }
+  if (settler_->add(inode.id())) return true;
+  {
+    const auto lock = inodes_.lock(inode);
+    if (!std::exchange(inode.settle_pending, false)) return true;  // retired meanwhile
+  }
+  inodes_.forget(inode.id(), 1);
+  return false;
+}
+
 void Filesystem::settle(NodeId node, Settling settling) {
+  // XFS takes back what it has allocated ahead every five minutes, and when it can't get at the
+  // inode, the next time (speculative_prealloc_lifetime in its documentation).
+  constexpr uint8_t looks_max = 20;
   const auto inode = inodes_.get(node);
   if (!inode) return;  // retired and forgotten
+  uint8_t looks = 0;
   {
     const auto lock = inodes_.lock(**inode);
-    // First, so that what is written and released from now on is looked at again.
+    // First, so that what is written from now on is looked at again.
     if (!std::exchange((*inode)->settle_pending, false)) return;
+    looks = (*inode)->looks;
   }
-  if (const auto pinned = inodes_.pin(*inode)) {
-    if (settling == Settling::written_back) write_back(*pinned);
-    static_cast<void>(observe(**pinned, pinned->fd(), false));
-  }
+  const bool may_change = look_again(*inode, settling);
+  if (may_change && ++looks < looks_max) static_cast<void>(settle_later(**inode, looks));
   inodes_.forget(node, 1);
 }
 

@@ -10,6 +10,7 @@
 
 #include <spdlog/spdlog.h>
 
+#include "fs/auditor.hpp"
 #include "fs/invalidator.hpp"
 #include "fs/log.hpp"
 #include "fs/mount_table.hpp"
@@ -21,9 +22,6 @@ namespace tally::fs {
 namespace {
 
 constexpr std::chrono::milliseconds invalidation_pause{20};
-// When the kernel, too, begins to write a file back (vm.dirty_expire_centisecs). Earlier would cost
-// writes that it saves by waiting: of files that are deleted or written again.
-constexpr std::chrono::seconds settling_delay{30};
 // One read-ahead window is one read request of the largest size.
 constexpr int read_ahead_kib = 1024;
 
@@ -187,6 +185,8 @@ bool Session::serve() {
     // An inode that the kernel has forgotten meanwhile is ENOENT, which is as good.
     fuse_lowlevel_notify_inval_inode(session_.get(), node_id, -1, 0);
   });
+  const auto settling_delay = std::chrono::round<std::chrono::milliseconds>(
+      std::chrono::duration<double>(options_.settling_delay_s));
   Settler settler(
       limits_.settling_files_max, settling_delay, [this](uint64_t node_id, Settler::Call call) {
         // Writing back at the end would hold it up for nothing.
@@ -194,6 +194,8 @@ bool Session::serve() {
                                                                : Filesystem::Settling::as_it_is);
       });
   filesystem_.set_settler(&settler);
+  Auditor auditor(filesystem_, options_.audit_operations_per_s, place_.source.get());
+  filesystem_.set_auditor(&auditor);
 
   const std::unique_ptr<fuse_loop_config, void (*)(fuse_loop_config*)> config(
       fuse_loop_cfg_create(), fuse_loop_cfg_destroy);
@@ -202,6 +204,8 @@ bool Session::serve() {
   const int outcome = fuse_session_loop_mt(session_.get(), config.get());
   rings_run_ = false;
 
+  auditor.stop();
+  filesystem_.set_auditor(nullptr);
   // Before the descriptor is closed, which the invalidator writes to.
   invalidator.stop();
   fuse_session_unmount(session_.get());

@@ -11,6 +11,7 @@
 #include "core/descriptor_limit.hpp"
 #include "core/dir_tree.hpp"
 #include "core/hard_links.hpp"
+#include "core/open_without_mounts.hpp"
 #include "core/scanner.hpp"
 #include "core/unique_fd.hpp"
 #include "tools/exit_status.hpp"
@@ -38,6 +39,8 @@ CLI::App* ScanCommand::add_to(CLI::App& app) {
   CLI::App* line = app.add_subcommand("scan", "Scan a directory once and print its totals");
   line->add_option("DIR", directory_, "the directory")->capture_default_str();
   line->add_flag("--json", json_, "print JSON");
+  line->add_flag("-x,--one-file-system", one_file_system_,
+                 "leave out what is mounted below, and subvolumes");
   line->add_option("--top", top_, "also the N directories that take most room on disk")
       ->type_name("N");
   line->add_option("--threads", threads_, "threads that scan (default: one for each processor)")
@@ -59,9 +62,13 @@ CLI::App* ScanCommand::add_to(CLI::App& app) {
 }
 
 int ScanCommand::run() {
-  const UniqueFd source(::open(directory_.c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC));
+  UniqueFd source(::open(directory_.c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC));
   if (!source)
     throw std::runtime_error("cannot scan " + directory_ + ": " + Errno{errno}.message());
+  if (one_file_system_) {
+    // Without the permission to it, directories that something is mounted on are left out.
+    if (auto alone = open_without_mounts(source.get())) source = *std::move(alone);
+  }
 
   raise_descriptor_limit();
   DirTree tree(max_dirs_ != 0 ? max_dirs_ : inodes_max(source.get()));
@@ -71,6 +78,7 @@ int ScanCommand::run() {
                   {.threads = threads_,
                    .queue_depth = queue_depth_,
                    .keep_names = top_ != 0,
+                   .one_file_system = one_file_system_,
                    .events = progress->events()});
   const auto summary = scanner.run(source.get());
   progress.reset();  // what is reported next begins in a line of its own

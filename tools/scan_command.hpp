@@ -19,6 +19,7 @@ class ScanCommand {
  private:
   std::string directory_ = ".";
   bool json_ = false;
+  bool one_file_system_ = false;
   uint32_t top_ = 0;
   uint32_t threads_ = 0;
   uint32_t queue_depth_ = 64;

@@ -88,6 +88,8 @@ const char* key_of(ScanErrorKind kind) {
       return "duplicate";
     case ScanErrorKind::no_room:
       return "no_room";
+    case ScanErrorKind::other_filesystem:
+      return "other_filesystem";
   }
   return "";
 }

@@ -2,8 +2,8 @@
 //
 // The main flow:
 //
-//     command line ─ places ─ limits ─ [fork] ─ filesystem ─ write out ─ scan ─ mount ─ live ─
-//     serve ─ end
+//     command line ─ places ─ limits ─ [fork] ─ filesystem ─ [scan=wait: write out ─ scan] ─ mount
+//     ─ live ─ serve, and with scan=background scan meanwhile ─ end
 //
 // All memory and every capacity is settled before the scan, and the source is open before the mount
 // hides its path. In the background everything from the fork on happens in a child, whose parent
@@ -45,6 +45,10 @@ void report_errors(const Scanner& scanner, const std::string& source) {
     const auto kind = static_cast<ScanErrorKind>(i);
     const uint64_t count = scanner.errors().counted(kind);
     if (count == 0) continue;
+    if (kind == ScanErrorKind::other_filesystem) {
+      fs::log_left_out(source + "/" + std::string(scanner.errors().report(kind, 0).path));
+      continue;
+    }
     std::string example;
     if (scanner.errors().kept(kind) > 0) {
       const ScanErrors::Report first = scanner.errors().report(kind, 0);
@@ -72,6 +76,7 @@ ScanSummary scan(const fs::Options& options, const fs::Limits& limits, const fs:
   Scanner scanner(filesystem.accounts().tree(), filesystem.accounts().links(),
                   {.threads = limits.scan_threads,
                    .queue_depth = options.queue_depth,
+                   .one_file_system = options.one_file_system,
                    .events = progress->events()});
   const auto summary = scanner.run(place.source.get());
   progress.reset();  // what is reported next begins in a line of its own
@@ -83,11 +88,14 @@ ScanSummary scan(const fs::Options& options, const fs::Limits& limits, const fs:
 
 /// "/srv/data live: 1,234 directories, 56,789 files, 12.3 GiB, scanned in 0.41 s (141,519
 /// entries/s)"
+/// or "/srv/data live, being scanned"
 std::string announcement(const fs::Place& place, fs::Filesystem& filesystem,
-                         const ScanSummary& summary) {
+                         const std::optional<ScanSummary>& scanned) {
   DirTree& tree = filesystem.accounts().tree();
   const DirCounters totals = tree.counters(tree.root());
   const std::string where = place.mountpoint == place.source_path ? "" : " on " + place.mountpoint;
+  if (!scanned) return fmt::format("{} live{}, being scanned", place.source_path, where);
+  const ScanSummary& summary = *scanned;
   const double rate = static_cast<double>(summary.entries()) / std::max(summary.seconds, 1e-6);
   const char* const doubt = totals.suspect ? ", with suspect totals" : "";
   return fmt::format(
@@ -125,8 +133,11 @@ int run(const fs::Options& options) {
   ::umask(0);
   lift_file_size_limit();
   fs::Filesystem filesystem(place.source.get(), limits.filesystem_options(options));
-  write_out(place);
-  const ScanSummary summary = scan(options, limits, place, filesystem);
+  std::optional<ScanSummary> summary;
+  if (options.scan == fs::ScanMode::wait) {
+    write_out(place);
+    summary = scan(options, limits, place, filesystem);
+  }
   filesystem.start();
   fs::Session session(options, limits, place, filesystem);
   session.mount();

@@ -184,8 +184,8 @@ TEST_CASE("the last room is promised to one only, and comes back if nobody uses 
 
 TEST_CASE("what is transferred is missing from no common ancestor and moves between the others") {
   SmallTree t;
-  t.tree.apply(t.leaf, one_file, 0, +1);
-  t.tree.transfer(t.leaf, t.other, one_file, 7'000);
+  REQUIRE(t.tree.apply_file(t.tree.place_in(t.leaf), one_file, 0, +1));
+  REQUIRE(t.tree.transfer(t.tree.place_in(t.leaf), t.tree.place_in(t.other), one_file, 7'000));
   REQUIRE(t.tree.counters(t.leaf).files == 0);
   REQUIRE(t.tree.counters(t.other).files == 1);
   REQUIRE(t.tree.counters(t.leaf).rfiles == 0);

@@ -105,7 +105,7 @@ TEST_CASE("an inode that is back to one name, or none, is no longer tracked") {
   REQUIRE(t.accounts.links().size() == 1);
   t.accounts.name_removed(t.file, t.a, file_stat(1), false);
   REQUIRE(t.accounts.links().size() == 0);
-  REQUIRE(t.file.dir == t.b);
+  REQUIRE(t.file.place.dir == t.b);
   t.accounts.name_removed(t.file, t.b, file_stat(0), false);
   REQUIRE(t.disk(t.root) == 0);
   REQUIRE(t.files(t.b) == 0);
@@ -278,7 +278,7 @@ TEST_CASE("a last name that is not the one that was counted takes its count alon
   REQUIRE(t.disk(t.a) == 0);
   REQUIRE(t.accounts.tree().counters(t.a).suspect);
   REQUIRE(t.accounts.tree().counters(t.b).suspect);
-  REQUIRE_FALSE(t.file.dir);
+  REQUIRE_FALSE(t.file.place.dir);
 }
 
 TEST_CASE("a new inode has nothing of the one that had its number before") {
@@ -370,7 +370,7 @@ TEST_CASE("of an inode that can't be followed, the name that is counted stays co
   REQUIRE(accounts.tree().counters(b).suspect);
 
   accounts.name_moved(second, b, c, other);
-  REQUIRE(second.dir == a);
+  REQUIRE(second.place.dir == a);
   REQUIRE(accounts.tree().counters(a).rfiles == 1);
   REQUIRE(accounts.tree().counters(b).files == 0);
   REQUIRE(accounts.tree().counters(c).files == 1);
@@ -380,7 +380,7 @@ TEST_CASE("of an inode that can't be followed, the name that is counted stays co
   other.nlink = 1;
   accounts.name_removed(second, a, other, false);
   accounts.name_moved(second, c, b, other);
-  REQUIRE_FALSE(second.dir);
+  REQUIRE_FALSE(second.place.dir);
   accounts.name_removed(second, b, {.key = other.key}, false);
   for (const DirIndex dir : {a, b, c}) {
     REQUIRE(accounts.tree().counters(dir).rfiles == 0);

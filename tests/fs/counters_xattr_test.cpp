@@ -10,7 +10,7 @@ namespace tally::fs {
 namespace {
 
 std::string text_of(Counter counter, const DirCounters& counters, Bytes orphan_bytes = {}) {
-  return std::string(CounterText(counter, counters, orphan_bytes).view());
+  return std::string(CounterText(counter, counters, {.orphan_bytes = orphan_bytes}).view());
 }
 
 DirCounters with_rbytes(int64_t bytes) {

@@ -37,6 +37,7 @@ TEST_CASE("without options everything has its documented default") {
   CHECK(line.options.buffer_size_bytes == 1 << 20);
   CHECK(line.options.queue_depth == 64);
   CHECK(line.options.attribute_timeout_s == 1.0);
+  CHECK(line.options.settling_delay_s == 30.0);
   CHECK_FALSE(line.options.allow_other);
   CHECK(line.options.mount_flags.empty());
   CHECK_FALSE(line.options.foreground);
@@ -46,7 +47,7 @@ TEST_CASE("every option of ours is read, wherever -o stands and however often") 
   const CommandLine line =
       parse({"-f", "-oio=buffered,uring=off", "/source", "/mountpoint", "-o",
              "dirsize=native,list_xattr,max_dirs=1000,buffers=3,buffer_size=65536", "-o",
-             "scan_threads=5,queue_depth=7,attr_timeout=0.25,allow_other,ro"});
+             "scan_threads=5,queue_depth=7,attr_timeout=0.25,settle=0.5,allow_other,ro"});
   REQUIRE(line.errors == std::vector<std::string>());
   REQUIRE(line.runnable());
   CHECK(line.options.source == "/source");
@@ -61,6 +62,7 @@ TEST_CASE("every option of ours is read, wherever -o stands and however often") 
   CHECK(line.options.scan_threads == 5U);
   CHECK(line.options.queue_depth == 7);
   CHECK(line.options.attribute_timeout_s == 0.25);
+  CHECK(line.options.settling_delay_s == 0.5);
   CHECK(line.options.allow_other);
   CHECK(line.options.mount_flags == std::vector<std::string>{"ro"});
   CHECK(line.options.foreground);
@@ -104,8 +106,8 @@ TEST_CASE("each bad value gets a line of its own") {
       "io=fast,uring=maybe,dirsize=big,max_dirs=0,max_dirs=many,max_dirs=99999999999,buffers=-1,"
       "buffers=,buffer_size=5000,buffer_size=2097152,scan_threads=0,queue_depth=1.5,attr_timeout=-"
       "1,"
-      "attr_timeout=nan,attr_timeout=1s,list_xattr=1,io,allow_other=yes");
-  CHECK(line.errors.size() == 18);
+      "attr_timeout=nan,attr_timeout=1s,list_xattr=1,settle=soon,io,allow_other=yes");
+  CHECK(line.errors.size() == 19);
   CHECK(line.exit_status == 2);
   for (const std::string& error : line.errors) {
     CHECK(error.starts_with("option "));
@@ -131,9 +133,9 @@ TEST_CASE("help lists every option, and help and version need no source") {
   const CommandLine help = parse({"-h"});
   CHECK(help.exit_status == 0);
   CHECK(help.errors.empty());
-  for (const char* option :
-       {"io=", "uring=", "dirsize=", "list_xattr", "max_dirs=", "buffers=", "buffer_size=",
-        "scan_threads=", "queue_depth=", "attr_timeout=", "allow_other", "--show-limits", "-f,"})
+  for (const char* option : {"io=", "uring=", "dirsize=", "list_xattr", "max_dirs=", "buffers=",
+                             "buffer_size=", "scan_threads=", "queue_depth=", "attr_timeout=",
+                             "settle=", "allow_other", "--show-limits", "-f,"})
     CHECK(help.text.find(option) != std::string::npos);
   const CommandLine version = parse({"-V"});
   CHECK(version.exit_status == 0);

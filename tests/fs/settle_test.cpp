@@ -1,8 +1,6 @@
 #include <algorithm>
-#include <atomic>
 #include <chrono>
 #include <random>
-#include <thread>
 #include <vector>
 
 #include <catch2/catch.hpp>
@@ -37,16 +35,15 @@ class SettlingFilesystem : public FilesystemFixture {
     });
   }
 
-  /// Waits until as many files have been settled.
-  void wait_until_settled(std::size_t count) {
-    for (int tries = 0; settled_ < count && tries < 3000; ++tries)
-      std::this_thread::sleep_for(10ms);
+  /// Gives every file the look that it waits for, and checks that as many waited.
+  void settle(int count) {
+    settler_.stop();
     REQUIRE(settled_ == count);
   }
 
  private:
-  std::atomic<std::size_t> settled_ = 0;
-  Settler settler_{1000, 0ms, [this](uint64_t node, Settler::Call) {
+  int settled_ = 0;
+  Settler settler_{1000, 1h, [this](uint64_t node, Settler::Call) {
                      filesystem.settle(node, Filesystem::Settling::written_back);
                      ++settled_;
                    }};
@@ -60,7 +57,7 @@ TEST_CASE("a file with many holes settles with the blocks of its tree of extents
   for (std::size_t i = 0; i < blocks.size(); ++i)
     blocks[i] = static_cast<off_t>(2 * i);
   test.write_file("sparse", blocks, 0);
-  test.wait_until_settled(1);
+  test.settle(1);
   const int64_t counted = test.counted_bytes();
   CHECK(counted == test.bytes_on_disk());
 }
@@ -71,12 +68,12 @@ TEST_CASE("a file whose holes were filled settles without the blocks that are gi
   std::vector<off_t> blocks(400);
   for (std::size_t i = 0; i < blocks.size(); ++i)
     blocks[i] = static_cast<off_t>(i);
-  constexpr std::size_t files = 20;
-  for (std::size_t i = 0; i < files; ++i) {
+  constexpr int files = 20;
+  for (int i = 0; i < files; ++i) {
     std::shuffle(blocks.begin(), blocks.end(), random);
     test.write_file("file" + std::to_string(i), blocks, blocks.size() / 2);
   }
-  test.wait_until_settled(files);
+  test.settle(files);
   const int64_t counted = test.counted_bytes();
   CHECK(counted == test.bytes_on_disk());
 }

@@ -37,4 +37,7 @@ std::vector<std::string> wrong_counters(const Mount& mount, Compare what, const 
 /// writes out the lower filesystem first.
 void check_counters(const Mount& mount, bool synced = false);
 
+/// Waits until no directory is suspect, a few seconds at most, and checks every counter.
+void check_healed(const Mount& mount);
+
 }  // namespace tally::test

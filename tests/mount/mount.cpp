@@ -6,6 +6,7 @@
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
 #include <sys/vfs.h>
+#include <sys/xattr.h>
 #include <unistd.h>
 
 #include <csignal>
@@ -109,6 +110,7 @@ Mount::Mount(const MountFolders& folders, const Settings& settings)
     abort_file_ = "/sys/fs/fuse/connections/" + std::to_string(minor(root.st_dev)) + "/abort";
   }
   watchdog_.emplace(settings.life_max, daemon_->pid(), abort_file_);
+  if (settings.wait_for_scan) wait_until_scanned();
 }
 
 Mount::~Mount() {
@@ -129,6 +131,17 @@ void Mount::wait_until_live() {
     if (std::chrono::steady_clock::now() > deadline) {
       throw std::runtime_error("tallyfs did not mount in time: " + log());
     }
+  }
+}
+
+void Mount::wait_until_scanned() {
+  std::string state(64, '\0');
+  while (true) {
+    const ssize_t size =
+        ::getxattr(mountpoint_.c_str(), "user.tally.state", state.data(), state.size());
+    if (size < 0 || !std::string_view(state.data(), static_cast<size_t>(size)).starts_with("scan"))
+      return;
+    std::this_thread::sleep_for(2ms);
   }
 }
 

@@ -43,12 +43,13 @@ class Mount {
   struct Settings {
     std::string options = "";  ///< what follows -o; with uring=off unless it says otherwise
     bool over_itself = false;
+    bool wait_for_scan = true;  ///< else it may still be going on when the constructor returns
     ChildProcess::Settings process = {};
     std::chrono::seconds life_max{180};
   };
 
-  /// Returns when the mount is live. Throws std::runtime_error, with the daemon's log, when it
-  /// does not come up within 30 seconds.
+  /// Returns when the mount is live and scanned. Throws std::runtime_error, with the daemon's log,
+  /// when it does not come up within 30 seconds.
   explicit Mount(const MountFolders& folders) : Mount(folders, Settings()) {}
   Mount(const MountFolders& folders, const Settings& settings);
   Mount(const Mount&) = delete;
@@ -70,6 +71,7 @@ class Mount {
 
  private:
   void wait_until_live();
+  void wait_until_scanned();
   void abort_connection() const;
 
   std::string mountpoint_;

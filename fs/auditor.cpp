@@ -1,0 +1,204 @@
+#include "fs/auditor.hpp"
+
+#include <unistd.h>
+
+#include <algorithm>
+#include <cstdio>
+#include <ctime>
+
+#include <spdlog/spdlog.h>
+
+#include "core/human_text.hpp"
+#include "fs/background_thread.hpp"
+
+namespace tally::fs {
+
+namespace {
+
+using namespace std::chrono_literals;
+
+// How soon a suspect directory is recounted; and how long after one that could not be read as a
+// whole the next try is, at most.
+constexpr std::chrono::milliseconds repair_delay = 200ms;
+constexpr std::chrono::milliseconds repair_delay_max = 60s;
+// The audit that never ends sleeps at least so long at a time.
+constexpr std::chrono::milliseconds pause_least = 10ms;
+// Between two of its rounds, so that a small tree is not audited without a break.
+constexpr std::chrono::milliseconds audit_break = 60s;
+
+double seconds_since(std::chrono::steady_clock::time_point start) {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+}
+
+}  // namespace
+
+Auditor::Auditor(Filesystem& filesystem, uint32_t operations_per_s, int source_fd)
+    : filesystem_(filesystem),
+      operations_per_s_(operations_per_s),
+      source_fd_(source_fd),
+      repairer_(filesystem),
+      auditor_(filesystem),
+      scanning_(has_suspects()) {
+  repairs_ = start_background_thread("repairs", [this] { run_repairs(); });
+  audits_ = start_background_thread("audits", [this] { run_audits(); });
+}
+
+Auditor::~Auditor() { stop(); }
+
+void Auditor::stop() {
+  {
+    const MutexLock lock(mutex_);
+    stopping_ = true;
+  }
+  changed_.notify_all();
+  if (repairs_.joinable()) repairs_.join();
+  if (audits_.joinable()) audits_.join();
+}
+
+bool Auditor::has_suspects() {
+  DirTree& tree = filesystem_.accounts().tree();
+  return tree.has_suspects(tree.root());
+}
+
+/// False when it is time to end.
+bool Auditor::sleep(std::chrono::milliseconds duration) {
+  const auto end = Clock::now() + duration;
+  const MutexLock lock(mutex_);
+  while (!stopping_ && changed_.wait_until(mutex_, end)) {
+  }
+  return !stopping_;
+}
+
+// --- Scanning and repairing ------------------------------------------------------------------
+
+void Auditor::run_repairs() {
+  if (scanning_) scan();
+  std::chrono::milliseconds delay = repair_delay;
+  while (sleep(delay)) {
+    if (!has_suspects()) {
+      delay = repair_delay;
+      continue;
+    }
+    delay = repair() ? repair_delay : std::min(2 * delay, repair_delay_max);
+  }
+}
+
+/// The totals are exact as soon as no directory is suspect any more: each has been recounted then.
+void Auditor::scan() {
+  const auto start = Clock::now();
+  ::syncfs(source_fd_);
+  bool goes_on = true;
+  while (goes_on && has_suspects() && !stopping_)
+    goes_on = repair();
+  scanning_ = false;
+  if (stopping_) return;
+  const DirCounters totals =
+      filesystem_.accounts().tree().counters(filesystem_.accounts().tree().root());
+  spdlog::info("scanned in {:.2f} s: {} directories, {} files, {}{}", seconds_since(start),
+               count_text(static_cast<uint64_t>(totals.rsubdirs)),
+               count_text(static_cast<uint64_t>(totals.rfiles)),
+               bytes_text(static_cast<uint64_t>(totals.rbytes.count)),
+               totals.suspect ? ", with suspect totals" : "");
+}
+
+/// False if it did not get on: all that is left could not be recounted just now.
+bool Auditor::repair() {
+  const auto outcome =
+      repairer_.walk(Recounter::Scope::suspects, [this](uint64_t) { return !stopping_.load(); });
+  return outcome.failed == 0 || outcome.directories > outcome.failed;
+}
+
+std::optional<unsigned> Auditor::scanned_percent() const {
+  if (!scanning_) return std::nullopt;
+  const uint64_t known = std::max<uint64_t>(filesystem_.accounts().tree().size(), 1);
+  return static_cast<unsigned>(std::min<uint64_t>(repairer_.directories() * 100 / known, 99));
+}
+
+// --- Auditing --------------------------------------------------------------------------------
+
+void Auditor::request_audit() {
+  {
+    const MutexLock lock(mutex_);
+    ++requested_;
+  }
+  changed_.notify_all();
+}
+
+void Auditor::run_audits() {
+  bool rested = true;
+  while (!stopping_) {
+    bool requested = false;
+    {
+      const MutexLock lock(mutex_);
+      while (!stopping_ && requested_ == served_ && (operations_per_s_ == 0 || !rested))
+        rested = !changed_.wait_until(mutex_, Clock::now() + audit_break);
+      requested = requested_ != served_;
+    }
+    while (scanning_ && sleep(repair_delay)) {
+    }
+    if (stopping_) return;
+    audit(requested);
+    rested = false;
+  }
+}
+
+void Auditor::audit(bool requested) {
+  const auto start = Clock::now();
+  uint64_t covered = 0;
+  {
+    const MutexLock lock(mutex_);
+    covered = requested_;
+  }
+  if (requested) ::syncfs(source_fd_);
+  const auto outcome = auditor_.walk(Recounter::Scope::everything, pace_of_audit(requested));
+  if (!outcome.finished) return;
+  if (outcome.differing != 0)
+    spdlog::warn("audit: {} of {} directories differed and are corrected",
+                 count_text(outcome.differing), count_text(outcome.directories));
+  if (requested)
+    spdlog::info("audit: {} directories with {} entries recounted in {:.2f} s, {} differed",
+                 count_text(outcome.directories), count_text(outcome.entries), seconds_since(start),
+                 count_text(outcome.differing));
+  const MutexLock lock(mutex_);
+  // What was asked for in the middle of it needs another one.
+  if (requested) served_ = covered;
+  report_ = {.finished_at_s = ::time(nullptr),
+             .directories = outcome.directories,
+             .differences = outcome.differing,
+             .failed = outcome.failed,
+             .seconds = seconds_since(start)};
+}
+
+/// What is asked for goes at full speed. The other makes way for it, and sleeps after each
+/// directory as long as its operations may take.
+Recounter::Pace Auditor::pace_of_audit(bool requested) {
+  if (requested) return [this](uint64_t) { return !stopping_.load(); };
+  return [this, owed = 0ms](uint64_t operations) mutable {
+    owed += std::chrono::milliseconds(operations * 1000 / operations_per_s_);
+    if (owed >= pause_least && !sleep(std::exchange(owed, 0ms))) return false;
+    const MutexLock lock(mutex_);
+    return !stopping_ && requested_ == served_;
+  };
+}
+
+std::size_t Auditor::describe(std::span<char> room) {
+  const MutexLock lock(mutex_);
+  int length = 0;
+  if (requested_ != served_) {
+    length = std::snprintf(room.data(), room.size(), "running");
+  } else if (!report_) {
+    length = std::snprintf(room.data(), room.size(), "none");
+  } else {
+    length = std::snprintf(
+        room.data(), room.size(),
+        "finished=%lld directories=%llu differences=%llu failed=%llu milliseconds=%lld",
+        static_cast<long long>(report_->finished_at_s),
+        static_cast<unsigned long long>(report_->directories),
+        static_cast<unsigned long long>(report_->differences),
+        static_cast<unsigned long long>(report_->failed),
+        static_cast<long long>(report_->seconds * 1000));
+  }
+  return std::min(static_cast<std::size_t>(std::max(length, 0)), room.size());
+}
+
+}  // namespace tally::fs

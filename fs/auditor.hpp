@@ -1,0 +1,86 @@
+#pragma once
+
+#include <atomic>
+#include <chrono>
+#include <cstdint>
+#include <optional>
+#include <span>
+#include <thread>
+
+#include "core/thread_safety.hpp"
+#include "fs/recounter.hpp"
+
+namespace tally::fs {
+
+/// What the last complete audit has found.
+struct AuditReport {
+  int64_t finished_at_s = 0;  ///< seconds since the epoch
+  uint64_t directories = 0;
+  uint64_t differences = 0;  ///< directories in which something was not counted as it was found
+  uint64_t failed = 0;       ///< directories that could not be read
+  double seconds = 0;
+};
+
+/// Keeps what is counted in agreement with what is there, in the background:
+///
+/// - scans a tree of which nothing is counted yet, at full speed, while it is served;
+/// - recounts directories that become suspect, at once;
+/// - audits: recounts everything when asked to, at full speed, and all the time at a low rate.
+///
+/// One thread scans and repairs, another one audits, so that repairs don't wait for the end of an
+/// audit that takes hours. Thread-safe.
+class Auditor {
+ public:
+  /// Starts the threads. `operations_per_s`: the rate of the audit that never ends, in operations
+  /// on the lower filesystem; 0 for none. The filesystem must outlive the auditor. Throws
+  /// std::bad_alloc, std::system_error.
+  Auditor(Filesystem& filesystem, uint32_t operations_per_s, int source_fd);
+
+  /// stop().
+  ~Auditor();
+  Auditor(const Auditor&) = delete;
+  Auditor& operator=(const Auditor&) = delete;
+
+  /// Ends the threads after the directory that they are at.
+  void stop() TALLY_EXCLUDES(mutex_);
+
+  /// Has everything recounted, soon. An audit that is under way is begun anew.
+  void request_audit() TALLY_EXCLUDES(mutex_);
+
+  /// What user.tally.audit says: "running", or "none", or "finished=… directories=… differences=…
+  /// failed=… seconds=…". Written into `room`; returns its length. Allocates nothing.
+  [[nodiscard]] std::size_t describe(std::span<char> room) TALLY_EXCLUDES(mutex_);
+
+  /// How much of the scan is done, while there is one.
+  [[nodiscard]] std::optional<unsigned> scanned_percent() const;
+
+ private:
+  using Clock = std::chrono::steady_clock;
+
+  void run_repairs() TALLY_EXCLUDES(mutex_);
+  void scan() TALLY_EXCLUDES(mutex_);
+  bool repair() TALLY_EXCLUDES(mutex_);
+  void run_audits() TALLY_EXCLUDES(mutex_);
+  void audit(bool requested) TALLY_EXCLUDES(mutex_);
+  [[nodiscard]] Recounter::Pace pace_of_audit(bool requested);
+  bool sleep(std::chrono::milliseconds duration) TALLY_EXCLUDES(mutex_);
+  [[nodiscard]] bool has_suspects();
+
+  Filesystem& filesystem_;
+  const uint32_t operations_per_s_;
+  const int source_fd_;
+  Recounter repairer_;
+  Recounter auditor_;
+  std::atomic<bool> stopping_ = false;
+  std::atomic<bool> scanning_;
+
+  Mutex mutex_;
+  CondVar changed_;
+  uint64_t requested_ TALLY_GUARDED_BY(mutex_) = 0;  // audits asked for
+  uint64_t served_ TALLY_GUARDED_BY(mutex_) = 0;     // of these, how many a finished audit covers
+  std::optional<AuditReport> report_ TALLY_GUARDED_BY(mutex_);
+  std::thread repairs_;
+  std::thread audits_;
+};
+
+}  // namespace tally::fs

@@ -1,0 +1,309 @@
+#include "fs/recounter.hpp"
+
+#include <dirent.h>
+#include <fcntl.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <chrono>
+#include <thread>
+#include <utility>
+
+#include "core/hot_path_guard.hpp"
+
+namespace tally::fs {
+
+namespace {
+
+// A directory that is come back to is read from there in parts that grow: a part is lost with each
+// descent from it.
+constexpr std::size_t part_least_bytes = 2048;
+
+constexpr std::size_t missing_max = 1 << 16;
+
+// How long a request takes, mostly, from the lower operation to its account.
+constexpr std::chrono::milliseconds in_flight_max{2};
+
+/// Whether an error means that something went or changed since it was listed, behind our back, or
+/// that it is not ours to see: what is left is what counts.
+bool is_no_loss(Errno error) {
+  switch (error.value) {
+    case ENOENT:
+    case ESTALE:
+    case EAGAIN:  // something else goes by that name now
+    case ENOTDIR:
+    case ELOOP:
+    case EACCES:
+    case EPERM:
+    case EXDEV:  // left out
+      return true;
+    default:
+      return false;
+  }
+}
+
+}  // namespace
+
+Recounter::Recounter(Filesystem& filesystem)
+    : filesystem_(filesystem), levels_(depth_max), missing_(missing_max) {}
+
+// --- Walking ---------------------------------------------------------------------------------
+
+Recounter::Outcome Recounter::walk(Scope scope, const Pace& pace) {
+  TALLY_HOT_PATH("recount");
+  outcome_ = {};
+  directories_ = 0;
+  const auto root = filesystem_.inodes_.pin(FUSE_ROOT_ID);
+  if (!root) return outcome_;
+  static_cast<void>(filesystem_.observe(**root, root->fd(), false));
+  visit(*root, scope);
+  bool goes_on = rest(pace);
+  while (depth_ != 0) {
+    if (goes_on && descend(scope, pace)) continue;
+    goes_on = goes_on && rest(pace);
+    leave();
+  }
+  if (goes_on) remove_missing();
+  missing_count_ = 0;
+  outcome_.finished = goes_on;
+  return outcome_;
+}
+
+bool Recounter::rest(const Pace& pace) {
+  TALLY_HOT_PATH_PAUSE("may log and sleep");
+  return pace(std::exchange(operations_, 0));
+}
+
+/// Recounts a directory if that is wanted, and goes into it if there is something to visit below.
+/// Returns whether it has.
+bool Recounter::visit(const PinnedInode& directory, Scope scope) {
+  DirTree& tree = filesystem_.accounts_.tree();
+  const DirIndex dir = directory->dir_now();
+  if (!dir) return false;
+  if (scope == Scope::everything || tree.is_suspect(dir)) recount(directory);
+  const bool is_way_down = scope == Scope::everything || tree.has_suspects(dir);
+  if (is_way_down && tree.counters(dir).subdirs > 0 && depth_ < depth_max) {
+    filesystem_.inodes_.add_lookup(*directory);
+    levels_[depth_++] = {.directory = directory->id(), .position = 0};
+    return true;
+  }
+  tree.settle_suspects_below(dir);
+  return false;
+}
+
+/// Goes on with the deepest directory on the way. False if all in it has been visited, or the walk
+/// is to end.
+bool Recounter::descend(Scope scope, const Pace& pace) {
+  Level& level = levels_[depth_ - 1];
+  const auto directory = filesystem_.inodes_.pin(level.directory);
+  if (!directory) return false;
+  const auto fd = filesystem_.reopen(directory->fd(), O_RDONLY | O_DIRECTORY);
+  if (!fd || ::lseek(fd->get(), level.position, SEEK_SET) < 0) return false;
+  std::size_t part_bytes = part_least_bytes;
+  while (walked_.fill(fd->get(), part_bytes).value_or(false)) {
+    part_bytes *= 2;
+    ++operations_;
+    while (const dirent64* entry = walked_.next_entry()) {
+      level.position = entry->d_off;
+      if (!is_wanted(scope, fd->get(), *entry, (*directory)->key().dev)) continue;
+      const auto found = filesystem_.find(*directory, entry->d_name);
+      operations_ += 2;
+      if (!found || !is_child(found->inode, *directory)) continue;
+      if (visit(found->inode, scope)) return true;
+      if (!rest(pace)) return false;
+    }
+  }
+  return false;
+}
+
+/// Whether an entry is a directory that the walk is to visit.
+bool Recounter::is_wanted(Scope scope, int fd, const dirent64& entry, uint32_t dev) {
+  if (entry.d_type != DT_DIR && entry.d_type != DT_UNKNOWN) return false;
+  DirTree& tree = filesystem_.accounts_.tree();
+  DirIndex dir = tree.find({.ino = entry.d_ino, .dev = dev});
+  if (!dir) {
+    // Something is mounted on it, or the number that the directory says is not that of the inode.
+    ++operations_;
+    const auto stat = stat_at(fd, entry.d_name);
+    if (!stat || !stat->is_directory()) return false;
+    dir = tree.find(stat->key);
+  }
+  return dir && (scope == Scope::everything || tree.has_suspects(dir));
+}
+
+/// Whether it is counted here: what is mounted in several places is visited in one of them.
+bool Recounter::is_child(const PinnedInode& inode, const PinnedInode& directory) const {
+  if (!inode->is_directory()) return false;
+  const DirIndex dir = inode->dir_now();
+  return dir && filesystem_.accounts_.tree().parent(dir) == directory->dir_now();
+}
+
+void Recounter::leave() {
+  const NodeId id = levels_[--depth_].directory;
+  if (const auto inode = filesystem_.inodes_.get(id)) {
+    if (const DirIndex dir = (*inode)->dir_now())
+      filesystem_.accounts_.tree().settle_suspects_below(dir);
+  }
+  filesystem_.inodes_.forget(id, 1);
+}
+
+// --- Recounting ------------------------------------------------------------------------------
+
+/// What can't be recounted now stays as it was: a directory that is suspect will be tried again.
+void Recounter::recount(const PinnedInode& directory) {
+  const auto fd = filesystem_.reopen(directory.fd(), O_RDONLY | O_DIRECTORY);
+  if (!fd && !is_no_loss(fd.error())) {
+    ++outcome_.failed;
+    return;
+  }
+  if (fd) warm_up(fd->get());
+
+  const WriterLock unchanging(filesystem_.names_.of(*directory));
+  const DirIndex dir = directory->dir_now();
+  Recount recount(filesystem_.accounts_, dir);
+  if (!recount.begin()) return;
+  // Of a directory that is not ours to read nothing is counted.
+  const bool complete = !fd || meet_all(recount, directory, fd->get());
+  const bool was_suspect = filesystem_.accounts_.tree().is_suspect(dir);
+  if (!recount.finish(complete) && !was_suspect) ++outcome_.differing;
+  if (!complete) ++outcome_.failed;
+  ++outcome_.directories;
+  directories_.fetch_add(1, std::memory_order_relaxed);
+  note_missing(dir);
+}
+
+/// Has the lower filesystem read what it has not in its caches, while nobody is held up by it: not
+/// if a sample says that it has all, and there is little.
+void Recounter::warm_up(int fd) {
+  constexpr int sample_size = 4;
+  constexpr std::chrono::microseconds hot_max{60};
+  using Clock = std::chrono::steady_clock;
+  const auto start = Clock::now();
+  int seen = 0;
+  while (counted_.fill(fd).value_or(false)) {
+    ++operations_;
+    while (const char* name = counted_.next()) {
+      static_cast<void>(stat_at(fd, name));
+      if (++seen != sample_size) continue;
+      const bool is_hot = Clock::now() - start < hot_max;
+      if (is_hot && counted_.is_short()) return;
+    }
+  }
+}
+
+/// False if not all entries could be seen.
+bool Recounter::meet_all(Recount& recount, const PinnedInode& directory, int fd) {
+  if (::lseek(fd, 0, SEEK_SET) < 0) return false;
+  bool complete = true;
+  while (true) {
+    const auto filled = counted_.fill(fd);
+    ++operations_;
+    if (!filled) return complete && is_no_loss(filled.error());
+    if (!*filled) return complete;
+    while (const char* name = counted_.next()) {
+      const Status met = meet(recount, directory, fd, name);
+      if (!met && !is_no_loss(met.error())) complete = false;
+      ++operations_;
+      ++outcome_.entries;
+    }
+  }
+}
+
+Status Recounter::meet(Recount& recount, const PinnedInode& directory, int fd, const char* name) {
+  const auto entry = stat_entry_at(fd, name);
+  if (!entry) return std::unexpected(entry.error());
+  const FileStat& now = entry->stat;
+  if (const Status served = filesystem_.check_served(now.key, fd, name); !served) return served;
+  if (now.is_directory()) {
+    if (recount.meet_directory(now.key)) return {};
+    return meet_known(recount, directory, fd, name);
+  }
+  const bool has_record = now.nlink != 1 || filesystem_.inodes_.knows(now.key) ||
+                          filesystem_.accounts_.links().find(now.key);
+  if (has_record) return meet_known(recount, directory, fd, name);
+  recount.meet(now);
+  return {};
+}
+
+/// An entry whose inode has a record, or needs one: it is looked at again under the inode's lock.
+Status Recounter::meet_known(Recount& recount, const PinnedInode& directory, int fd,
+                             const char* name) {
+  auto path_fd = filesystem_.inodes_.open_descriptor(
+      [&] { return ::openat(fd, name, O_PATH | O_NOFOLLOW | O_CLOEXEC); });
+  if (!path_fd) return std::unexpected(path_fd.error());
+  const auto seen = stat_fd(path_fd->get());
+  if (!seen) return std::unexpected(seen.error());
+  const auto inode =
+      filesystem_.inodes_.find_or_create(*std::move(path_fd), *seen, &*directory, name);
+  if (!inode) return std::unexpected(inode.error());
+  operations_ += 3;
+
+  for (bool again = false;; again = true) {
+    const auto met = meet_inode(recount, directory, **inode, fd, name, again);
+    if (!met) return std::unexpected(met.error());
+    if (*met == Met::accounted) return {};
+    std::this_thread::sleep_for(in_flight_max);
+  }
+}
+
+/// Under the inode's lock. What is found may be more recent than what is counted, because a request
+/// has changed it and is about to account it. So what differs is left alone for a moment, once; if
+/// nobody accounts it the difference was made behind our back.
+Result<Recounter::Met> Recounter::meet_inode(Recount& recount, const PinnedInode& directory,
+                                             Inode& inode, int fd, const char* name, bool again) {
+  const auto lock = filesystem_.inodes_.lock(*directory, inode);
+  const auto now = stat_entry_at(fd, name);
+  if (!now) return std::unexpected(now.error());
+  if (now->stat.key != inode.key()) return failure(EAGAIN);
+  if (inode.is_directory()) {
+    filesystem_.account_directory_found(inode, *directory, *now);
+    // Not if it is mounted elsewhere, too, and counted there, or if there is no room.
+    if (recount.meet_directory(now->stat.key)) recount.differs();
+    return Met::accounted;
+  }
+  FileRecord& record = inode.record;
+  if (!inode.accounted) {
+    filesystem_.accounts_.link_found(record, now->stat.key);
+    if (!record.link && now->stat.nlink == 1) {
+      // Whoever looks it up at this moment takes it to be counted as it is found, and so it is.
+      recount.meet(now->stat);
+      return Met::accounted;
+    }
+    inode.accounted = true;
+  }
+  const bool is_as_counted = record.size == now->stat.size && record.blocks == now->stat.blocks;
+  const bool is_counted = record.place || record.link;
+  if (!again) {
+    lagging_ = record;
+    if (is_counted && !is_as_counted) return Met::is_lagging;
+  } else if (!is_as_counted && lagging_.size == record.size && lagging_.blocks == record.blocks &&
+             lagging_.ctime_ns == record.ctime_ns) {
+    recount.differs();
+  }
+  if (record.size != now->stat.size || record.ctime_ns != now->stat.ctime_ns)
+    inode.pages_current = false;
+  recount.meet(record, now->stat);
+  return Met::accounted;
+}
+
+/// A child that is not where it was may have moved to where the walk has not been yet. It stays
+/// counted until the end of the walk, unless there are too many of them.
+void Recounter::note_missing(DirIndex dir) {
+  DirTree& tree = filesystem_.accounts_.tree();
+  tree.for_each_unseen_child(dir, [&](DirIndex child) {
+    if (missing_count_ < missing_max)
+      missing_[missing_count_++] = {.key = tree.key_of(child), .dir = child};
+  });
+}
+
+void Recounter::remove_missing() {
+  DirTree& tree = filesystem_.accounts_.tree();
+  for (std::size_t i = 0; i < missing_count_; ++i) {
+    const Missing& missing = missing_[i];
+    if (tree.find(missing.key) == missing.dir && tree.is_unseen(missing.dir))
+      filesystem_.accounts_.dir_removed(missing.dir);
+  }
+}
+
+}  // namespace tally::fs

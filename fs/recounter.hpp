@@ -1,0 +1,100 @@
+#pragma once
+
+#include <sys/types.h>
+
+#include <array>
+#include <atomic>
+#include <cstdint>
+#include <functional>
+
+#include "core/directory_reader.hpp"
+#include "core/mapping.hpp"
+#include "core/recount.hpp"
+#include "fs/filesystem.hpp"
+
+namespace tally::fs {
+
+/// Walks the lower directory while it is served and recounts its directories one after the other.
+///
+/// The walk goes depth first and keeps nothing of a directory on its way but its node id and how
+/// far it has been read. A directory that moves meanwhile, with the walk below it, is come back to
+/// where it is then.
+///
+/// For one thread; several recounters may walk at the same time. Allocates nothing after
+/// construction.
+class Recounter {
+ public:
+  enum class Scope {
+    suspects,  ///< directories that are suspect, and those above them to get there
+    everything,
+  };
+
+  /// What a walk has met.
+  struct Outcome {
+    uint64_t directories = 0;  ///< recounted
+    uint64_t entries = 0;      ///< names in these
+    uint64_t differing = 0;    ///< directories in which something was not counted as it was found
+    uint64_t failed = 0;       ///< directories that could not be read as a whole: they are suspect
+    bool finished = false;     ///< not stopped before the end
+  };
+
+  /// Called between directories with the number of lower operations since the last call, no lock
+  /// held: may sleep to keep a pace. False ends the walk.
+  using Pace = std::function<bool(uint64_t operations)>;
+
+  /// The filesystem must outlive the recounter. Throws std::bad_alloc.
+  explicit Recounter(Filesystem& filesystem);
+
+  /// From the root down.
+  Outcome walk(Scope scope, const Pace& pace);
+
+  /// How many directories the walk under way has recounted. Any thread.
+  [[nodiscard]] uint64_t directories() const {
+    return directories_.load(std::memory_order_relaxed);
+  }
+
+ private:
+  struct Level {
+    NodeId directory;  // with one lookup of ours
+    off_t position;    // in the directory: what is before it has been walked
+  };
+  /// A child that was counted and is not there any more. Perhaps it turns up elsewhere.
+  struct Missing {
+    FileKey key;
+    DirIndex dir;
+  };
+  static constexpr std::size_t depth_max = 1 << 20;
+
+  bool visit(const PinnedInode& directory, Scope scope);
+  bool descend(Scope scope, const Pace& pace);
+  void enter(const PinnedInode& directory, Scope scope);
+  void leave();
+  bool rest(const Pace& pace);
+  [[nodiscard]] bool is_child(const PinnedInode& inode, const PinnedInode& directory) const;
+  [[nodiscard]] bool is_wanted(Scope scope, int fd, const dirent64& entry, uint32_t dev);
+
+  void recount(const PinnedInode& directory);
+  void warm_up(int fd);
+  bool meet_all(Recount& recount, const PinnedInode& directory, int fd);
+  Status meet(Recount& recount, const PinnedInode& directory, int fd, const char* name);
+  Status meet_known(Recount& recount, const PinnedInode& directory, int fd, const char* name);
+  enum class Met { accounted, is_lagging };
+  Result<Met> meet_inode(Recount& recount, const PinnedInode& directory, Inode& inode, int fd,
+                         const char* name, bool again);
+  void note_missing(DirIndex dir);
+  void remove_missing();
+
+  Filesystem& filesystem_;
+  DirectoryReader walked_;   // the directory whose children are being visited
+  DirectoryReader counted_;  // the one that is being recounted
+  ReservedArray<Level> levels_;
+  std::size_t depth_ = 0;
+  ReservedArray<Missing> missing_;
+  std::size_t missing_count_ = 0;
+  FileRecord lagging_;  // as it was when it was left alone for a moment
+  Outcome outcome_;
+  uint64_t operations_ = 0;
+  std::atomic<uint64_t> directories_ = 0;
+};
+
+}  // namespace tally::fs
