@@ -43,7 +43,9 @@ SystemCall statx_call() {
   const auto asking = [](int flags) {
     return [=](const Cell& cell) {
       struct statx stx{};
-      constexpr unsigned mask = STATX_BASIC_STATS | STATX_BTIME;
+      // The kernel caches no birth time for FUSE.
+      const unsigned mask =
+          STATX_BASIC_STATS | (flags & AT_STATX_DONT_SYNC ? 0U : unsigned{STATX_BTIME});
       if (::statx(AT_FDCWD, cell.path.c_str(), flags, mask, &stx) != 0) return told(-1);
       std::string seen = "mode " + std::to_string(stx.stx_mode) + " mask " +
                          std::to_string(stx.stx_mask & mask) + " block size " +
