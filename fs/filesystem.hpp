@@ -188,7 +188,7 @@ class Filesystem {
   Result<std::size_t> listxattr(const Caller& caller, NodeId node, std::span<char> names);
   Status setxattr(const Caller& caller, NodeId node, const char* name, std::span<const char> value,
                   int flags);
-  Status removexattr(NodeId node, const char* name);
+  Status removexattr(const Caller& caller, NodeId node, const char* name);
 
  private:
   friend class Recounter;
@@ -269,6 +269,7 @@ class Filesystem {
   Result<std::size_t> get_counter(NodeId node, const char* name, std::span<char> value);
   Result<std::size_t> get_audit(std::span<char> value);
   Status set_audit(std::span<const char> value);
+  Status become_xattr_setter(const Caller& caller, const char* name) const;
   template <class Change>
   Status change_xattr(NodeId node, const char* name, Change change);
 

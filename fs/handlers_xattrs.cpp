@@ -117,22 +117,25 @@ Result<std::size_t> Filesystem::listxattr(const Caller& caller, NodeId node,
   return *size + counters.size();
 }
 
+/// To set an ACL changes the mode, and setting or removing one clears setgid unless the caller
+/// belongs to the file's group.
+Status Filesystem::become_xattr_setter(const Caller& caller, const char* name) const {
+  return is_acl_name(name) ? credentials_.become_exactly(caller) : credentials_.become_daemon();
+}
+
 Status Filesystem::setxattr(const Caller& caller, NodeId node, const char* name,
                             std::span<const char> value, int flags) {
   TALLY_HOT_PATH("setxattr");
   if (node == FUSE_ROOT_ID && name == audit_name) return set_audit(value);
-  // An ACL changes the mode, and clears setgid unless the caller belongs to the file's group.
-  const Status became =
-      is_acl_name(name) ? credentials_.become_exactly(caller) : credentials_.become_daemon();
-  if (!became) return became;
+  if (const Status became = become_xattr_setter(caller, name); !became) return became;
   return change_xattr(node, name, [&](const char* path) {
     return ::setxattr(path, name, value.data(), value.size(), flags);
   });
 }
 
-Status Filesystem::removexattr(NodeId node, const char* name) {
+Status Filesystem::removexattr(const Caller& caller, NodeId node, const char* name) {
   TALLY_HOT_PATH("removexattr");
-  if (const Status became = credentials_.become_daemon(); !became) return became;
+  if (const Status became = become_xattr_setter(caller, name); !became) return became;
   return change_xattr(node, name, [&](const char* path) { return ::removexattr(path, name); });
 }
 

@@ -368,7 +368,7 @@ void setxattr(fuse_req_t req, fuse_ino_t node, const char* name, const char* val
 }
 
 void removexattr(fuse_req_t req, fuse_ino_t node, const char* name) {
-  reply_status(req, filesystem_of(req).removexattr(node, name));
+  reply_status(req, filesystem_of(req).removexattr(caller_of(req), node, name));
 }
 
 fuse_lowlevel_ops make_table() {

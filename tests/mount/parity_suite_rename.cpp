@@ -25,8 +25,10 @@ SystemCall rename_call() {
   add("onto a directory", [](const Cell& cell) { return renamed(cell.path, cell.directory()); });
   add("a file onto it", [](const Cell& cell) { return renamed(cell.other(), cell.path); });
   add("a directory onto it", [](const Cell& cell) { return renamed(cell.directory(), cell.path); });
-  add("its parent into it",
-      [](const Cell& cell) { return renamed(cell.parent, cell.path + "/x"); });
+  add("its parent into it", [](const Cell& cell) {
+    // Below an empty path would be below the root of everything.
+    return cell.path.empty() ? "no path" : renamed(cell.parent, cell.path + "/x");
+  });
   add("onto itself", [](const Cell& cell) { return renamed(cell.path, cell.path); });
   add("onto its other name", [](const Cell& cell) { return renamed(cell.path, cell.second()); });
   add("onto another filesystem", [](const Cell& cell) { return renamed(cell.path, "/proc/new"); });
