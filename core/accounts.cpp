@@ -76,8 +76,7 @@ void Accounts::name_added(FileRecord& file, DirIndex dir, const FileStat& now) {
     // No room to follow one more hard-linked inode: it is counted once, where it was. There it is
     // not unique any more.
     tree_.mark_suspect(file.place.dir);
-    tree_.mark_suspect(dir);
-    tree_.apply(dir, {}, now.ctime_ns, +1);
+    suspect_change(dir, now);
   } else {
     forget_former_inode(now);
     count_in(file, dir, now, +1);
@@ -103,17 +102,11 @@ void Accounts::name_removed(FileRecord& file, DirIndex dir, const FileStat& now,
       file.link = {};
     }
   } else {
-    if (file.place.dir == dir) {
-      apply(file, -counted(file), now.ctime_ns, -1);
-    } else {
-      file.place = {};
-    }
-    if (!file.place) {
-      // It was counted elsewhere, or nowhere.
-      tree_.mark_suspect(dir);
-      tree_.apply(dir, {}, now.ctime_ns, -1);
-    }
-    file.place = {};
+    const bool is_counted_here = file.place.dir == dir;
+    if (is_counted_here) apply(file, -counted(file), now.ctime_ns, -1);
+    // Else it is counted by another name, or not at all.
+    if (!is_counted_here || !file.place) suspect_change(dir, now);
+    if (is_counted_here) file.place = {};
   }
   if (now.nlink == 0) forget_lost_names(file, now);
   remember(file, now);
@@ -146,12 +139,17 @@ void Accounts::name_moved(FileRecord& file, DirIndex from, DirIndex to, const Fi
     if (now.nlink > 1) tree_.mark_suspect(to);
   } else {
     // Another name is what is counted, or none.
-    tree_.apply(from, {}, now.ctime_ns, -1);
-    tree_.apply(to, {}, now.ctime_ns, +1);
-    tree_.mark_suspect(from);
-    tree_.mark_suspect(to);
+    suspect_change(from, now);
+    suspect_change(to, now);
   }
   file_observed(file, now, false);
+}
+
+/// A name in `dir` came or went that can't be accounted. Its entries stay as they are, in agreement
+/// with the files that are counted in it, for the recount to find the difference.
+void Accounts::suspect_change(DirIndex dir, const FileStat& now) {
+  tree_.mark_suspect(dir);
+  tree_.apply(dir, {}, now.ctime_ns);
 }
 
 void Accounts::file_observed(FileRecord& file, const FileStat& now, bool mutated) {

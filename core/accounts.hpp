@@ -103,6 +103,7 @@ class Accounts {
   bool meet_file(FileRecord& file, DirIndex dir, const FileStat& now);
   void follow(FileRecord& file, DirIndex dir);
   void apply(FileRecord& file, const Delta& delta, TimeNs ctime_ns, int64_t entries = 0);
+  void suspect_change(DirIndex dir, const FileStat& now);
   void leave_orphans(FileRecord& file);
   void forget_lost_names(FileRecord& file, const FileStat& now);
   void forget_former_inode(const FileStat& now);

@@ -250,25 +250,29 @@ void HardLinks::add_name(LinkIndex link, DirIndex dir, const FileStat& now) {
   MutexLock lock(mutex_);
   ReaderLock tree_lock(tree_.lock());
   visit_names(link);
-  tree_.add_entries(dir, +1);
-  if (record(link, dir)) {
-    visit_upwards(dir, 0, +1);
-  } else {
-    tree_.suspect_upwards(dir);
-  }
+  gain_name(link, dir);
   settle(link, now);
+}
+
+/// After visit_names(). The entries of a directory are its files with one name and the names that
+/// are recorded: where one can't be recorded, or was not, the entries stay as they are, too.
+void HardLinks::gain_name(LinkIndex link, DirIndex dir) {
+  if (!record(link, dir)) return tree_.suspect_upwards(dir);
+  visit_upwards(dir, 0, +1);
+  tree_.add_entries(dir, +1);
+}
+
+void HardLinks::lose_name(LinkIndex link, DirIndex dir) {
+  if (!unrecord(link, dir)) return tree_.suspect_upwards(dir);
+  visit_upwards(dir, 0, -1);
+  tree_.add_entries(dir, -1);
 }
 
 uint32_t HardLinks::remove_name(LinkIndex link, DirIndex dir, const FileStat& now) {
   MutexLock lock(mutex_);
   ReaderLock tree_lock(tree_.lock());
   visit_names(link);
-  tree_.add_entries(dir, -1);
-  if (unrecord(link, dir)) {
-    visit_upwards(dir, 0, -1);
-  } else {
-    tree_.suspect_upwards(dir);
-  }
+  lose_name(link, dir);
   settle(link, now);
   return links_[link].names;
 }
@@ -278,19 +282,9 @@ void HardLinks::move_name(LinkIndex link, DirIndex from, DirIndex to, const File
   ReaderLock tree_lock(tree_.lock());
   visit_names(link);
   if (from != to) {
-    tree_.add_entries(from, -1);
-    tree_.add_entries(to, +1);
     // In this order: the name that goes makes room for the new one.
-    if (unrecord(link, from)) {
-      visit_upwards(from, 0, -1);
-    } else {
-      tree_.suspect_upwards(from);
-    }
-    if (record(link, to)) {
-      visit_upwards(to, 0, +1);
-    } else {
-      tree_.suspect_upwards(to);
-    }
+    lose_name(link, from);
+    gain_name(link, to);
   }
   settle(link, now);
 }
@@ -309,8 +303,7 @@ void HardLinks::forget_names_of(LinkIndex link, const FileStat& now) {
   while (const NameIndex name = links_[link].first_name) {
     const DirIndex dir = names_[name].dir;
     tree_.suspect_upwards(dir);
-    tree_.add_entries(dir, -1);
-    if (unrecord(link, dir)) visit_upwards(dir, 0, -1);
+    lose_name(link, dir);
   }
   settle(link, now);
 }
@@ -338,8 +331,7 @@ void HardLinks::forget_names_in(DirIndex dir) {
   while (const NameIndex name{tree_.node(dir).first_link_name}) {
     const LinkIndex link = names_[name].link;
     visit_names(link);
-    if (unrecord(link, dir)) visit_upwards(dir, 0, -1);
-    tree_.add_entries(dir, -1);
+    lose_name(link, dir);
     settle(link, counted_stat(link));
   }
 }
@@ -376,10 +368,8 @@ int64_t HardLinks::end_recount(DirIndex dir, bool complete) {
     name = next;
     if (unmet == 0 || !complete) continue;
     visit_names(link);
-    for (uint32_t i = 0; i < unmet; ++i) {
-      if (unrecord(link, dir)) visit_upwards(dir, 0, -1);
-      tree_.add_entries(dir, -1);
-    }
+    for (uint32_t i = 0; i < unmet; ++i)
+      lose_name(link, dir);
     settle(link, counted_stat(link));
     removed += unmet;
   }

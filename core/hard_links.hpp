@@ -159,6 +159,10 @@ class HardLinks {
   Visit& visit(DirIndex dir) TALLY_REQUIRES(mutex_);
   void visit_upwards(DirIndex dir, int32_t before, int32_t after) TALLY_REQUIRES(mutex_);
   void visit_names(LinkIndex link) TALLY_REQUIRES(mutex_);
+  void gain_name(LinkIndex link, DirIndex dir) TALLY_REQUIRES(mutex_)
+      TALLY_REQUIRES_SHARED(tree_.lock());
+  void lose_name(LinkIndex link, DirIndex dir) TALLY_REQUIRES(mutex_)
+      TALLY_REQUIRES_SHARED(tree_.lock());
   void settle(LinkIndex link, const FileStat& now) TALLY_REQUIRES(mutex_)
       TALLY_REQUIRES_SHARED(tree_.lock());
   template <class Wanted>

@@ -1,6 +1,7 @@
 #include "fs/attributes.hpp"
 
 #include <fcntl.h>
+#include <sys/statvfs.h>
 #include <sys/sysmacros.h>
 
 #include <xxhash.h>
@@ -42,6 +43,12 @@ struct stat to_stat(const struct statx& stx, uint32_t root_device) {
   attributes.st_mtim = to_timespec(stx.stx_mtime);
   attributes.st_ctim = to_timespec(stx.stx_ctime);
   return attributes;
+}
+
+void restrict_attributes(struct stat& attributes, unsigned long restrictions) {
+  if (restrictions & ST_NOSUID && S_ISREG(attributes.st_mode))
+    attributes.st_mode &= ~static_cast<mode_t>(S_ISUID | S_ISGID);
+  if (restrictions & ST_NODEV) attributes.st_rdev = 0;
 }
 
 }  // namespace tally::fs

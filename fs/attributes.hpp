@@ -21,4 +21,9 @@ uint64_t visible_inode_number(const FileKey& key, uint32_t root_device);
 /// What is replied as stat(2), all fields as observed but st_ino. st_dev is the kernel's to fill.
 struct stat to_stat(const struct statx& stx, uint32_t root_device);
 
+/// Has the attributes of a file claim no more than a mount below the source allows, which the mount
+/// as a whole does not know: with ST_NOSUID (statvfs(3)) no setuid and setgid, with ST_NODEV no
+/// device.
+void restrict_attributes(struct stat& attributes, unsigned long restrictions);
+
 }  // namespace tally::fs

@@ -105,7 +105,7 @@ void Auditor::scan() {
 bool Auditor::repair() {
   const auto outcome =
       repairer_.walk(Recounter::Scope::suspects, [this](uint64_t) { return !stopping_.load(); });
-  return outcome.failed == 0 || outcome.directories > outcome.failed;
+  return outcome.directories > outcome.failed;
 }
 
 std::optional<unsigned> Auditor::scanned_percent() const {

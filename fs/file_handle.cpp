@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <linux/magic.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <sys/vfs.h>
 
 #include <cstring>
@@ -78,7 +79,18 @@ UniqueFd probe(int directory_fd) {
   return mount;
 }
 
+unsigned long restrictions_of(int fd) {
+  constexpr unsigned long all = ST_NOSUID | ST_NODEV;
+  struct statvfs mount;
+  return ::fstatvfs(fd, &mount) == 0 ? mount.f_flag & all : all;
+}
+
 }  // namespace
+
+unsigned long FileHandles::restrictions(uint32_t dev) const {
+  const Device* device = find(dev);
+  return device == nullptr ? ST_NOSUID | ST_NODEV : device->restrictions;
+}
 
 void FileHandles::add_device(uint32_t dev, int fd) {
   if (find(dev) != nullptr || device_count_.load() == devices_max) return;
@@ -87,6 +99,7 @@ void FileHandles::add_device(uint32_t dev, int fd) {
   if (find(dev) != nullptr || count == devices_max) return;
   devices_[count].dev = dev;
   devices_[count].mount = probe(fd);
+  devices_[count].restrictions = restrictions_of(fd);
   device_count_.store(count + 1, std::memory_order_release);
 }
 

@@ -39,12 +39,17 @@ class FileHandles {
   /// Devices beyond this number are treated as having no handles.
   static constexpr std::size_t devices_max = 64;
 
-  /// Decides whether inodes of this device can be opened by handle, unless that is decided already.
+  /// Decides whether inodes of this device can be opened by handle, and notes how its mount is
+  /// restricted, unless that is done already.
   /// `fd`: any inode on it, O_PATH will do. If it is no directory the answer is no.
   void add_device(uint32_t dev, int fd) TALLY_EXCLUDES(mutex_);
 
   /// Whether inodes of this device can be opened by handle.
   [[nodiscard]] bool usable(uint32_t dev) const { return mount_fd(dev) >= 0; }
+
+  /// Which of ST_NOSUID and ST_NODEV (statvfs(3)) the mount of this device has; both if it is not
+  /// known.
+  [[nodiscard]] unsigned long restrictions(uint32_t dev) const;
 
   /// The identity of an inode of this device that is open as `fd` (O_PATH will do).
   [[nodiscard]] Result<Identity> identify(uint32_t dev, int fd) const;
@@ -57,6 +62,7 @@ class FileHandles {
   struct Device {
     uint32_t dev = 0;
     UniqueFd mount;  // none: no handles
+    unsigned long restrictions = 0;
   };
 
   [[nodiscard]] const Device* find(uint32_t dev) const;

@@ -52,6 +52,7 @@ Filesystem::Filesystem(int source_fd, const FilesystemOptions& options)
       buffers_(make_buffers(options)),
       open_files_(options.open_files_max),
       open_directories_(options.open_directories_max),
+      root_fd_(source_fd),
       root_device_(device_of(source_fd)) {}
 
 void Filesystem::start() {
@@ -112,8 +113,11 @@ Status Filesystem::check_served(const FileKey& key, int parent_fd, const char* n
   if (left_out_met_.test_and_set()) return failure(EXDEV);
   TALLY_HOT_PATH_PAUSE("logging allocates");
   std::error_code none;
-  const auto parent = std::filesystem::read_symlink(DescriptorPath(parent_fd).path(), none);
-  log_left_out((parent / name).string());
+  const auto path_of = [&](int fd) {
+    return std::filesystem::read_symlink(DescriptorPath(fd).path(), none);
+  };
+  const auto parent = path_of(parent_fd).lexically_relative(path_of(root_fd_));
+  log_left_out((parent / name).lexically_normal());
   return failure(EXDEV);
 }
 
@@ -146,6 +150,7 @@ fuse_entry_param Filesystem::entry(const Found& found) {
 
 struct stat Filesystem::attributes(const Inode& inode, const struct statx& stx) {
   struct stat attributes = to_stat(stx, root_device_);
+  if (is_nested(inode)) restrict_attributes(attributes, inodes_.restrictions(inode));
   const DirIndex dir = inode.is_directory() ? inode.dir_now() : DirIndex();
   if (options_.directory_size != DirectorySize::recursive || !dir) return attributes;
   // First watched, then read: a change after the reading is told to the kernel.

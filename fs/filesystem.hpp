@@ -68,8 +68,9 @@ struct FilesystemOptions {
 /// AUTO_INVAL_DATA: open() says by itself when the kernel's pages are to be dropped.
 class Filesystem {
  public:
-  /// `source_fd`: the root of what is mounted, an open directory; it stays the caller's. Takes all
-  /// the memory there will be. Throws std::bad_alloc, std::system_error, std::invalid_argument.
+  /// `source_fd`: the root of what is mounted, an open directory; it stays the caller's, and open.
+  /// Takes all the memory there will be. Throws std::bad_alloc, std::system_error,
+  /// std::invalid_argument.
   Filesystem(int source_fd, const FilesystemOptions& options);
   Filesystem(const Filesystem&) = delete;
   Filesystem& operator=(const Filesystem&) = delete;
@@ -209,6 +210,8 @@ class Filesystem {
   Result<CountedFd> reopen(int fd, int flags);
   Result<Found> find(const PinnedInode& parent, const char* name);
   Result<Found> find_once(const PinnedInode& parent, const char* name);
+  /// Whether it lies on another filesystem than the root, which has restrictions of its own.
+  [[nodiscard]] bool is_nested(const Inode& inode) const { return inode.key().dev != root_device_; }
   [[nodiscard]] bool is_left_out(const FileKey& key) const {
     return options_.one_file_system && key.dev != root_device_;
   }
@@ -288,6 +291,7 @@ class Filesystem {
   AlignedBufferPool buffers_;
   ObjectPool<OpenFile> open_files_;
   ObjectPool<OpenDirectory> open_directories_;
+  const int root_fd_;  // the source, as it was given
   uint32_t root_device_;
   std::atomic_flag left_out_met_;
   Settler* settler_ = nullptr;

@@ -2,6 +2,7 @@
 
 #include <fcntl.h>
 #include <sys/statvfs.h>
+#include <sys/sysmacros.h>
 #include <unistd.h>
 
 #include <array>
@@ -64,6 +65,9 @@ Result<struct statx> Filesystem::statx(NodeId node, OpenFile* file) {
   if (!stx) return stx;
   const struct stat shown = attributes(target->inode, *stx);
   stx->stx_ino = shown.st_ino;
+  stx->stx_mode = static_cast<uint16_t>(shown.st_mode);
+  stx->stx_rdev_major = major(shown.st_rdev);
+  stx->stx_rdev_minor = minor(shown.st_rdev);
   stx->stx_size = static_cast<uint64_t>(shown.st_size);
   return stx;
 }

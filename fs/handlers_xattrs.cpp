@@ -2,6 +2,7 @@
 // /proc/self/fd/N, which leads to the inode itself and serves what can't be opened, too.
 
 #include <linux/capability.h>
+#include <sys/statvfs.h>
 #include <sys/xattr.h>
 
 #include <algorithm>
@@ -62,6 +63,9 @@ Result<std::size_t> Filesystem::getxattr(NodeId node, const char* name, std::spa
   if (is_counter_name(name)) return get_counter(node, name, value);
   const auto inode = inodes_.pin(node);
   if (!inode) return std::unexpected(inode.error());
+  if (is_nested(**inode) && inodes_.restrictions(**inode) & ST_NOSUID &&
+      std::string_view(name) == "security.capability")
+    return failure(ENODATA);
   const DescriptorPath self(inode->fd());
   auto size = size_of(::getxattr(self.path(), name, value.data(), value.size()));
   // With POSIX_ACL the kernel asks for them to check permissions, and to it any other error is a

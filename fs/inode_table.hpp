@@ -213,6 +213,11 @@ class InodeTable {
 
   [[nodiscard]] uint32_t size() const TALLY_EXCLUDES(mutex_);
 
+  /// How the inode's device is mounted below: see FileHandles.
+  [[nodiscard]] unsigned long restrictions(const Inode& inode) const {
+    return handles_.restrictions(inode.key_.dev);
+  }
+
  private:
   friend class InodeRef;
   friend class PinnedInode;

@@ -12,7 +12,7 @@ void log_to_stderr(bool debug);
 void log_to_syslog();
 
 /// Says, once only, that `-o one_file_system` leaves something out, and names this, the first of
-/// it.
+/// it, by its path below the source.
 void log_left_out(const std::string& path);
 
 /// While it lives, keeps what libfuse logs instead of logging it: libfuse's functions return -1,

@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include <cstdlib>
+#include <filesystem>
 #include <fstream>
 #include <memory>
 #include <sstream>
@@ -129,7 +130,8 @@ void leave_out_mounts(Place& place) {
   if (!alone) return;
   place.source = *std::move(alone);
   const std::vector<std::string> left_out = mountpoints_below(place.source_path);
-  if (!left_out.empty()) log_left_out(left_out[0]);
+  if (left_out.empty()) return;
+  log_left_out(std::filesystem::path(left_out[0]).lexically_relative(place.source_path));
 }
 
 }  // namespace

@@ -85,7 +85,7 @@ bool Recounter::visit(const PinnedInode& directory, Scope scope) {
   const bool is_way_down = scope == Scope::everything || tree.has_suspects(dir);
   if (is_way_down && tree.counters(dir).subdirs > 0 && depth_ < depth_max) {
     filesystem_.inodes_.add_lookup(*directory);
-    levels_[depth_++] = {.directory = directory->id(), .position = 0};
+    levels_[depth_++] = {.directory = directory->id(), .position = 0, .by_stat = false};
     return true;
   }
   tree.settle_suspects_below(dir);
@@ -106,7 +106,8 @@ bool Recounter::descend(Scope scope, const Pace& pace) {
     ++operations_;
     while (const dirent64* entry = walked_.next_entry()) {
       level.position = entry->d_off;
-      if (!is_wanted(scope, fd->get(), *entry, (*directory)->key().dev)) continue;
+      if (!is_wanted(scope, fd->get(), *entry, level.by_stat ? 0 : (*directory)->key().dev))
+        continue;
       const auto found = filesystem_.find(*directory, entry->d_name);
       operations_ += 2;
       if (!found || !is_child(found->inode, *directory)) continue;
@@ -114,14 +115,27 @@ bool Recounter::descend(Scope scope, const Pace& pace) {
       if (!rest(pace)) return false;
     }
   }
-  return false;
+  if (level.by_stat || scope != Scope::suspects || !has_suspects_left(*directory)) return false;
+  // It was passed over: a subvolume of btrfs is listed with a number that may be another inode's.
+  level.by_stat = true;
+  level.position = 0;
+  return descend(scope, pace);
 }
 
-/// Whether an entry is a directory that the walk is to visit.
-bool Recounter::is_wanted(Scope scope, int fd, const dirent64& entry, uint32_t dev) {
+bool Recounter::has_suspects_left(const PinnedInode& directory) {
+  DirTree& tree = filesystem_.accounts_.tree();
+  const DirIndex dir = directory->dir_now();
+  if (!dir) return false;
+  tree.settle_suspects_below(dir);
+  return tree.has_suspects(dir);
+}
+
+/// Whether an entry is a directory that the walk is to visit. `listed_dev`: the device of the
+/// number that it is listed with, 0 if that number is not to be trusted.
+bool Recounter::is_wanted(Scope scope, int fd, const dirent64& entry, uint32_t listed_dev) {
   if (entry.d_type != DT_DIR && entry.d_type != DT_UNKNOWN) return false;
   DirTree& tree = filesystem_.accounts_.tree();
-  DirIndex dir = tree.find({.ino = entry.d_ino, .dev = dev});
+  DirIndex dir = tree.find({.ino = entry.d_ino, .dev = listed_dev});
   if (!dir) {
     // Something is mounted on it, or the number that the directory says is not that of the inode.
     ++operations_;
@@ -167,7 +181,7 @@ void Recounter::recount(const PinnedInode& directory) {
   const bool complete = !fd || meet_all(recount, directory, fd->get());
   const bool was_suspect = filesystem_.accounts_.tree().is_suspect(dir);
   if (!recount.finish(complete) && !was_suspect) ++outcome_.differing;
-  if (!complete) ++outcome_.failed;
+  if (filesystem_.accounts_.tree().is_suspect(dir)) ++outcome_.failed;
   ++outcome_.directories;
   directories_.fetch_add(1, std::memory_order_relaxed);
   note_missing(dir);

@@ -57,6 +57,7 @@ class Recounter {
   struct Level {
     NodeId directory;  // with one lookup of ours
     off_t position;    // in the directory: what is before it has been walked
+    bool by_stat;      // trusts no number that the directory lists
   };
   /// A child that was counted and is not there any more. Perhaps it turns up elsewhere.
   struct Missing {
@@ -71,7 +72,8 @@ class Recounter {
   void leave();
   bool rest(const Pace& pace);
   [[nodiscard]] bool is_child(const PinnedInode& inode, const PinnedInode& directory) const;
-  [[nodiscard]] bool is_wanted(Scope scope, int fd, const dirent64& entry, uint32_t dev);
+  [[nodiscard]] bool has_suspects_left(const PinnedInode& directory);
+  [[nodiscard]] bool is_wanted(Scope scope, int fd, const dirent64& entry, uint32_t listed_dev);
 
   void recount(const PinnedInode& directory);
   void warm_up(int fd);

@@ -46,7 +46,7 @@ void report_errors(const Scanner& scanner, const std::string& source) {
     const uint64_t count = scanner.errors().counted(kind);
     if (count == 0) continue;
     if (kind == ScanErrorKind::other_filesystem) {
-      fs::log_left_out(source + "/" + std::string(scanner.errors().report(kind, 0).path));
+      fs::log_left_out(std::string(scanner.errors().report(kind, 0).path));
       continue;
     }
     std::string example;

@@ -425,14 +425,14 @@ void AccountsModel::scan_again() {
     file.recorded = false;
     file.record = {};
     const FileStat stat = stat_of(file);
-    accounts_->tree().add_entries(place.dir->index, +1);
     if (stat.nlink > 1) {
+      accounts_->tree().add_entries(place.dir->index, +1);
       (void)accounts_->links().add_scanned_name(place.dir->index, stat);
     } else {
-      accounts_->tree().apply(
-          place.dir->index,
+      (void)accounts_->tree().apply_file(
+          {.dir = place.dir->index},
           {.bytes = stat.size, .disk = stat.blocks, .unique = stat.blocks, .files = 1},
-          stat.ctime_ns);
+          stat.ctime_ns, +1);
     }
   }
   accounts_->links().fold();

@@ -347,7 +347,8 @@ TEST_CASE("with no room to follow another hard-linked inode the directory become
   other.nlink = 2;
   accounts.name_added(second, root, other);
   REQUIRE(accounts.tree().counters(root).suspect);
-  REQUIRE(accounts.tree().counters(root).files == 4);
+  // Neither as a name nor as an inode: a recount of the directory needs both to agree.
+  REQUIRE(accounts.tree().counters(root).files == 3);
   REQUIRE(accounts.tree().counters(root).rfiles == 2);
 }
 
@@ -373,7 +374,7 @@ TEST_CASE("of an inode that can't be followed, the name that is counted stays co
   REQUIRE(second.place.dir == a);
   REQUIRE(accounts.tree().counters(a).rfiles == 1);
   REQUIRE(accounts.tree().counters(b).files == 0);
-  REQUIRE(accounts.tree().counters(c).files == 1);
+  REQUIRE(accounts.tree().counters(c).files == 0);
   REQUIRE(accounts.tree().counters(c).suspect);
 
   // The counted one is unlinked: what is left is counted nowhere, and its rename adds nothing.

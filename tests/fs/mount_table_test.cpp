@@ -1,5 +1,7 @@
 #include "fs/mount_table.hpp"
 
+#include <algorithm>
+
 #include <catch2/catch.hpp>
 
 TEST_CASE("a line of mountinfo is read with and without tags, and its escapes are undone") {
@@ -25,4 +27,14 @@ TEST_CASE("the mount at a path is found, and there is none where there is none")
   REQUIRE(tally::fs::mount_at("/proc"));
   CHECK(tally::fs::mount_at("/proc")->type == "proc");
   CHECK_FALSE(tally::fs::mount_at("/proc/self"));
+}
+
+TEST_CASE("mounts below a directory are found, and not that on itself or beside") {
+  const auto below_root = tally::fs::mountpoints_below("/");
+  CHECK(std::ranges::count(below_root, "/proc") == 1);
+  CHECK(std::ranges::count(below_root, "/") == 0);
+  const auto below_proc = tally::fs::mountpoints_below("/proc");
+  CHECK(std::ranges::count(below_proc, "/proc") == 0);
+  CHECK(
+      std::ranges::all_of(below_proc, [](const auto& path) { return path.starts_with("/proc/"); }));
 }

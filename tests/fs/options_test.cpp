@@ -46,8 +46,8 @@ TEST_CASE("without options everything has its documented default") {
 TEST_CASE("every option of ours is read, wherever -o stands and however often") {
   const CommandLine line =
       parse({"-f", "-oio=buffered,uring=off", "/source", "/mountpoint", "-o",
-             "dirsize=native,list_xattr,max_dirs=1000,buffers=3,buffer_size=65536", "-o",
-             "scan_threads=5,queue_depth=7,attr_timeout=0.25,settle=0.5,allow_other,ro"});
+             "dirsize=native,list_xattr,one_file_system,max_dirs=1000,buffers=3,buffer_size=65536",
+             "-o", "scan_threads=5,queue_depth=7,attr_timeout=0.25,settle=0.5,allow_other,ro"});
   REQUIRE(line.errors == std::vector<std::string>());
   REQUIRE(line.runnable());
   CHECK(line.options.source == "/source");
@@ -56,6 +56,7 @@ TEST_CASE("every option of ours is read, wherever -o stands and however often") 
   CHECK(line.options.uring == tally::fs::UringMode::off);
   CHECK(line.options.directory_size == tally::fs::DirectorySize::native);
   CHECK(line.options.list_counters);
+  CHECK(line.options.one_file_system);
   CHECK(line.options.directories_max == 1000U);
   CHECK(line.options.buffers == 3U);
   CHECK(line.options.buffer_size_bytes == 65536);
@@ -133,9 +134,10 @@ TEST_CASE("help lists every option, and help and version need no source") {
   const CommandLine help = parse({"-h"});
   CHECK(help.exit_status == 0);
   CHECK(help.errors.empty());
-  for (const char* option : {"io=", "uring=", "dirsize=", "list_xattr", "max_dirs=", "buffers=",
-                             "buffer_size=", "scan_threads=", "queue_depth=", "attr_timeout=",
-                             "settle=", "allow_other", "--show-limits", "-f,"})
+  for (const char* option :
+       {"io=", "uring=", "dirsize=", "list_xattr", "one_file_system", "max_dirs=", "buffers=",
+        "buffer_size=", "scan_threads=", "queue_depth=", "attr_timeout=", "settle=", "allow_other",
+        "--show-limits", "-f,"})
     CHECK(help.text.find(option) != std::string::npos);
   const CommandLine version = parse({"-V"});
   CHECK(version.exit_status == 0);

@@ -1,3 +1,5 @@
+#include "tests/mount/audit.hpp"
+
 #include <fcntl.h>
 #include <sys/stat.h>
 #include <sys/xattr.h>
@@ -5,8 +7,6 @@
 
 #include <cstdio>
 #include <filesystem>
-#include <map>
-#include <sstream>
 #include <string>
 #include <thread>
 
@@ -20,33 +20,6 @@
 
 using namespace std::chrono_literals;
 using namespace tally::test;
-
-namespace {
-
-constexpr const char* audit_name = "user.tally.audit";
-
-/// What "name=value name=value" says.
-std::map<std::string, int64_t> numbers_of(const std::string& report) {
-  std::map<std::string, int64_t> numbers;
-  std::istringstream words(report);
-  for (std::string word; words >> word;) {
-    const size_t equals = word.find('=');
-    numbers[word.substr(0, equals)] = std::stoll(word.substr(equals + 1));
-  }
-  return numbers;
-}
-
-/// Has the mount audited and waits for the end of it.
-std::map<std::string, int64_t> audit(const Mount& mount) {
-  REQUIRE(::setxattr(mount.at().c_str(), audit_name, "now", 3, 0) == 0);
-  while (true) {
-    const std::string report = read_xattr(mount.at(), audit_name).value();
-    if (report != "running") return numbers_of(report);
-    std::this_thread::sleep_for(5ms);
-  }
-}
-
-}  // namespace
 
 TEST_CASE("an audit of what nobody else has changed finds every directory right") {
   if (!can_mount()) return;

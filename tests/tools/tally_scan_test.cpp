@@ -1,4 +1,6 @@
+#include <sys/mount.h>
 #include <sys/wait.h>
+#include <unistd.h>
 
 #include <cstdio>
 #include <filesystem>
@@ -10,6 +12,7 @@
 
 #include "tests/fake_tree.hpp"
 #include "tests/naive_count.hpp"
+#include "tests/skip.hpp"
 #include "tests/temp_folder.hpp"
 
 using namespace tally::test;
@@ -152,4 +155,22 @@ TEST_CASE("tally -V prints the version with status 0") {
   CHECK(version.status == 0);
   CHECK(version.output.starts_with("tally "));
   CHECK(version.output.find_first_of("0123456789") != std::string::npos);
+}
+
+TEST_CASE("tally scan -x counts what a mount covers instead of the mount") {
+  if (::geteuid() != 0) return skip("mounting needs root");
+  const TempFolder folder("tally");
+  const std::string covered = folder.path() + "/covered";
+  stdfs::create_directory(covered);
+  std::ofstream(covered + "/file") << "12345";
+  REQUIRE(::mount("tallyfs-test", covered.c_str(), "tmpfs", 0, nullptr) == 0);
+  std::ofstream(covered + "/other") << "123";
+  const Outcome whole = run_tally("scan --json " + folder.path());
+  const Outcome one = run_tally("scan -x --json " + folder.path());
+  CHECK(::umount2(covered.c_str(), MNT_DETACH) == 0);
+  CHECK(whole.status == 0);
+  CHECK(one.status == 0);
+  CHECK(json::parse(whole.output).at("rbytes") == 3);
+  CHECK(json::parse(one.output).at("rbytes") == 5);
+  CHECK(json::parse(one.output).at("errors") == 0);
 }
