@@ -31,7 +31,7 @@ None of these is a combination above: they are the kernel's doing before, or ins
 | `write` to a fifo or device | moves its mtime and ctime | does not: it never leaves the kernel |
 | `fallocate` with COLLAPSE_RANGE, INSERT_RANGE, UNSHARE_RANGE | as the filesystem has it | EOPNOTSUPP (fs/fuse/file.c) |
 | `lseek` beyond the largest file, SEEK_SET | EINVAL | the position; the write there fails with EFBIG as natively |
-| `fallocate` with what the filesystem below can't do | EOPNOTSUPP | EOPNOTSUPP, but set-id bits and capabilities of the file are cleared |
+| `fallocate`, `truncate`, `write` that the filesystem below refuses (not supported, too large) | change nothing | fail as natively, but set-id bits and capabilities of the file may be cleared by then |
 | a store to a shared mapping of a file with capabilities | keeps them | clears them when the page is written back |
 | `statx` with AT_STATX_DONT_SYNC | the birth time, too | without it |
 | `pathconf(_PC_LINK_MAX)` | the filesystem's | glibc knows none for FUSE and says 127; `link` goes on to the filesystem's own EMLINK |
