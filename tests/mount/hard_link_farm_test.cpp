@@ -75,6 +75,7 @@ TEST_CASE("several writers that truncate and append and write to one file leave 
   REQUIRE(::link(mount.at("d/file").c_str(), mount.at("e/twin").c_str()) == 0);
   const std::string bytes(5'000, 'w');
   std::vector<std::thread> writers;
+  writers.reserve(6);
   for (const int flags : {O_TRUNC, O_APPEND, 0, O_APPEND | O_TRUNC, O_APPEND, O_TRUNC}) {
     writers.emplace_back([&, flags] {
       for (int round = 0; round < 100; ++round) {

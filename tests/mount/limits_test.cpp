@@ -115,12 +115,14 @@ TEST_CASE("paths of 4095 bytes with names of 255 bytes that are not UTF-8 are co
   for (int level = 0; level < 15; ++level) {
     path += std::string(255, static_cast<char>(0x80 + level));
     const UniqueFd root(::open(mount.at().c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC));
+    REQUIRE(root);
     REQUIRE(::mkdirat(root.get(), path.c_str(), 0755) == 0);
     path += '/';
   }
   path += std::string(255, '\xff');
   REQUIRE(path.size() == 4095);
   const UniqueFd root(::open(mount.at().c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC));
+  REQUIRE(root);
   const UniqueFd file(::openat(root.get(), path.c_str(), O_CREAT | O_WRONLY | O_CLOEXEC, 0644));
   REQUIRE(file);
   REQUIRE(::write(file.get(), "deep", 4) == 4);
@@ -198,8 +200,10 @@ TEST_CASE("reads by more threads than there are buffers all get what is in the f
   write_file(folders.source("file"), content);
   const Mount mount(folders, {.options = "buffers=1,buffer_size=4096"});
   std::atomic<int> right = 0;
+  constexpr int readers_count = 8;
   std::vector<std::thread> readers;
-  for (int reader = 0; reader < 8; ++reader) {
+  readers.reserve(readers_count);
+  for (int reader = 0; reader < readers_count; ++reader) {
     readers.emplace_back([&, reader] {
       // Each opens it with O_DIRECT, so that the kernel's cache answers none of them.
       const UniqueFd fd(::open(mount.at("file").c_str(), O_RDONLY | O_DIRECT | O_CLOEXEC));
@@ -216,5 +220,5 @@ TEST_CASE("reads by more threads than there are buffers all get what is in the f
   }
   for (std::thread& reader : readers)
     reader.join();
-  CHECK(right == 8);
+  CHECK(right == readers_count);
 }

@@ -262,7 +262,7 @@ void check_call(const MountFolders& folders, const Mount& mount, const SystemCal
     const auto different = differences(native, transcript_of(mount.at(name), call, credential));
     for (const std::string& line : different)
       std::cerr << line << "\n";  // as they are: Catch breaks long lines
-    CHECK(different.size() == 0);
+    CHECK(different.empty());
     CHECK(wrong_counters(mount, Compare::exact_parts, name) == std::vector<std::string>{});
   }
 }
