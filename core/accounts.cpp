@@ -229,15 +229,8 @@ void Accounts::leave_orphans(FileRecord& file) {
 
 // --- Directories -----------------------------------------------------------------------------
 
-Result<DirIndex> Accounts::add_directory(DirIndex parent, const FileStat& now,
-                                         DirTree::Content content) {
-  const auto dir = tree_.insert(parent, now, content);
-  if (dir) tree_.apply(parent, tree_.totals(*dir), now.ctime_ns);
-  return dir;
-}
-
 Result<DirIndex> Accounts::dir_created(DirIndex parent, const FileStat& now) {
-  return add_directory(parent, now, DirTree::Content::counted);
+  return tree_.insert(parent, now);
 }
 
 Result<DirIndex> Accounts::dir_found(DirIndex parent, const FileStat& now, bool is_mount_root) {
@@ -248,7 +241,7 @@ Result<DirIndex> Accounts::dir_found(DirIndex parent, const FileStat& now, bool 
   // Not the room that a mkdir has been promised.
   const DirectoryRoom room = room_for_directory();
   if (!room) return failure(ENOSPC);
-  return add_directory(parent, now, DirTree::Content::unknown);
+  return tree_.insert(parent, now, DirTree::Content::unknown);
 }
 
 void Accounts::dir_removed(DirIndex dir) { links_.remove_directory(dir); }

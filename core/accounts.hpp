@@ -98,7 +98,6 @@ class Accounts {
   [[nodiscard]] Bytes orphan_bytes() const { return {orphan_bytes_.load()}; }
 
  private:
-  Result<DirIndex> add_directory(DirIndex parent, const FileStat& now, DirTree::Content content);
   void count_in(FileRecord& file, DirIndex dir, const FileStat& now, int64_t entries);
   bool meet_file(FileRecord& file, DirIndex dir, const FileStat& now);
   void follow(FileRecord& file, DirIndex dir);

@@ -105,6 +105,7 @@ Result<DirIndex> DirTree::insert(DirIndex parent, const FileStat& stat, Content 
   auto inserted = insert_scanned(parent, stat);
   if (!inserted) return inserted;
   node(*inserted).holders = 1;
+  apply_upwards(parent, {}, totals(*inserted), clamp_to_now(stat.ctime_ns));
   if (content == Content::unknown) suspect_upwards(*inserted);
   return inserted;
 }
@@ -160,6 +161,17 @@ Delta DirTree::totals(DirIndex dir) const {
           .files = n.rfiles,
           .subdirs = n.rsubdirs + 1,
           .link_names = n.link_names};
+}
+
+Delta DirTree::own_totals(DirIndex dir, int64_t linked_names) const {
+  const DirNode& n = node(dir);
+  const Blocks blocks = {n.file_blocks + int64_t{n.own_blocks}};
+  return {.bytes = {n.file_bytes},
+          .disk = blocks,
+          .unique = blocks,
+          .files = signed_count(n.files.load()) - linked_names,
+          .subdirs = 1,
+          .link_names = 0};
 }
 
 void DirTree::remove(DirIndex dir) {
@@ -324,15 +336,17 @@ void DirTree::add_entries(DirIndex dir, int64_t entries) {
 
 void DirTree::reconcile_own(DirIndex dir, const FileStat& stat, bool mutated) {
   DirNode& n = node(dir);
+  const TimeNs clamped_ns = clamp_to_now(stat.ctime_ns);
   const Blocks change = {stat.blocks.count - n.own_blocks};
   const auto ctime_low = static_cast<uint32_t>(stat.ctime_ns);
   // Two conditions: a ctime in the future is newer than rctime for as long as it is in the future,
   // and one that is older is covered by what was counted since.
-  const bool is_newer = ctime_low != n.own_ctime_low && n.rctime_ns < clamp_to_now(stat.ctime_ns);
+  const bool is_newer = ctime_low != n.own_ctime_low && n.rctime_ns < clamped_ns;
   n.own_ctime_low = ctime_low;
   if (change.count == 0 && !is_newer && !mutated) return;
+  ReaderLock lock(lock_);
   n.own_blocks = static_cast<uint32_t>(stat.blocks.count);
-  apply(dir, {.disk = change, .unique = change}, stat.ctime_ns);
+  if (is_attached(dir)) apply_upwards(dir, {}, {.disk = change, .unique = change}, clamped_ns);
 }
 
 DirCounters DirTree::counters(DirIndex dir) const {

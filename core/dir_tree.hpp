@@ -140,14 +140,14 @@ class DirTree {
   /// What of a new directory is counted: all that is in it, or nothing yet, so that it is suspect.
   enum class Content { counted, unknown };
 
-  /// Adds a directory below `parent` (null: it becomes the root), counting its own blocks in itself
-  /// only: the caller publishes them to the ancestors, and holds the node. EEXIST if that inode is
-  /// in the tree already, ESTALE if `parent` no longer is, ENOSPC when the capacity is used up.
+  /// Adds a directory below `parent` (null: it becomes the root); the caller holds the node. EEXIST
+  /// if that inode is in the tree already, ESTALE if `parent` no longer is, ENOSPC when the
+  /// capacity is used up.
   Result<DirIndex> insert(DirIndex parent, const FileStat& stat, Content content = Content::counted)
       TALLY_EXCLUDES(lock_);
 
-  /// As insert(), for the scanner: without the lock, and nobody holds the node. The caller is the
-  /// only one that changes `parent`'s list of children.
+  /// As insert(), for the scanner: without the lock, and nobody holds the node. Its own blocks are
+  /// counted in itself only. The caller is the only one that changes `parent`'s list of children.
   Result<DirIndex> insert_scanned(DirIndex parent, const FileStat& stat);
 
   /// The directory with this key, held: its node stays readable, even when the directory is removed
@@ -238,6 +238,10 @@ class DirTree {
 
   /// What `dir` adds to its ancestors: its recursive counters and itself.
   [[nodiscard]] Delta totals(DirIndex dir) const;
+
+  /// What `dir` and its files with one name amount to, where `linked_names` of its entries are
+  /// hard-linked.
+  [[nodiscard]] Delta own_totals(DirIndex dir, int64_t linked_names) const;
 
   /// Counts `entries` non-directories more directly in `dir`.
   void add_entries(DirIndex dir, int64_t entries) TALLY_REQUIRES_SHARED(lock_);

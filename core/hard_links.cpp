@@ -117,6 +117,28 @@ void HardLinks::unlink_from_dir(NameIndex name) {
 
 // --- One inode changes -----------------------------------------------------------------------
 
+/// Calls `each(link)` once for every inode with a name in or below `dir`.
+template <class Each>
+void HardLinks::for_each_link_below(DirIndex dir, Each each) {
+  ++stamp_;
+  DirIndex d = dir;
+  while (true) {
+    const DirNode& n = tree_.node(d);
+    for (NameIndex i{n.first_link_name}; i; i = names_[i].next_in_dir) {
+      if (std::exchange(links_[names_[i].link].stamp, stamp_) != stamp_) each(names_[i].link);
+    }
+    // Depth first, leaving out subtrees without names of hard-linked inodes.
+    if (n.link_names != 0 && n.first_child != 0) {
+      d = {n.first_child};
+      continue;
+    }
+    while (d != dir && tree_.node(d).next_sibling == 0)
+      d = tree_.parent(d);
+    if (d == dir) return;
+    d = {tree_.node(d).next_sibling};
+  }
+}
+
 HardLinks::Visit& HardLinks::visit(DirIndex dir) {
   // A sparse set (Briggs and Torczon 1993): `scratch` is believed only if the visit it names is in
   // use and agrees, so that it never needs to be reset.
@@ -376,6 +398,39 @@ int64_t HardLinks::end_recount(DirIndex dir, bool complete) {
   return removed;
 }
 
+// What a directory counts is what its own files and its children count, but for inodes that several
+// of these share.
+bool HardLinks::verify(DirIndex dir, uint32_t names_max) {
+  MutexLock lock(mutex_);
+  WriterLock tree_lock(tree_.lock());
+  const DirNode& n = tree_.node(dir);
+  if (!tree_.is_attached(dir) || n.link_names > names_max) return true;
+  int64_t own_names = 0;
+  for (NameIndex i{n.first_link_name}; i; i = names_[i].next_in_dir)
+    own_names += names_[i].count;
+  Delta expected = tree_.own_totals(dir, own_names);
+  for (DirIndex child{n.first_child}; child; child = {tree_.node(child).next_sibling})
+    expected += tree_.totals(child);
+  for_each_link_below(dir, [&](LinkIndex link) { expected += shared_by_children(dir, link); });
+  expected += -tree_.totals(dir);
+  if (expected == Delta{}) return true;
+  tree_.add(dir, expected, 0);
+  return false;
+}
+
+/// What an inode adds to a directory that it does not add to its children.
+Delta HardLinks::shared_by_children(DirIndex dir, LinkIndex link) {
+  const Counted& counted = links_[link].counted;
+  visit_names(link);
+  Delta shared;
+  for (uint32_t i = 0; i < visit_count_; ++i) {
+    const Visit& met = visits_[i];
+    if (met.dir == dir) shared += contribution(counted, met.after);
+    if (tree_.parent(met.dir) == dir) shared += -contribution(counted, met.after);
+  }
+  return shared;
+}
+
 // --- A directory moves -----------------------------------------------------------------------
 //
 // Ancestors that the old and the new place have in common keep what they count; all that can change
@@ -434,26 +489,7 @@ void HardLinks::move_totals(const Move& move) {
 }
 
 void HardLinks::correct_links(const Move& move) {
-  ++move_stamp_;
-  DirIndex d = move.dir;
-  while (true) {
-    const DirNode& n = tree_.node(d);
-    for (NameIndex i{n.first_link_name}; i; i = names_[i].next_in_dir) {
-      Link& inode = links_[names_[i].link];
-      if (inode.move_stamp == move_stamp_) continue;
-      inode.move_stamp = move_stamp_;
-      correct_link(move, names_[i].link);
-    }
-    // Depth first, leaving out subtrees without names of hard-linked inodes.
-    if (n.link_names != 0 && n.first_child != 0) {
-      d = {n.first_child};
-      continue;
-    }
-    while (d != move.dir && tree_.node(d).next_sibling == 0)
-      d = tree_.parent(d);
-    if (d == move.dir) return;
-    d = {tree_.node(d).next_sibling};
-  }
+  for_each_link_below(move.dir, [&](LinkIndex link) { correct_link(move, link); });
 }
 
 void HardLinks::correct_link(const Move& move, LinkIndex link) {

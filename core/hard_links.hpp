@@ -101,6 +101,12 @@ class HardLinks {
   /// they stay. To be followed by DirTree::end_recount().
   int64_t end_recount(DirIndex dir, bool complete) TALLY_EXCLUDES(mutex_);
 
+  /// Whether `dir`'s recursive counters are what its own files, its children and the hard links
+  /// make of them; if not they are now. For a fault of ours: no change of the lower directory can
+  /// make them differ. Not looked into (true) with more than `names_max` names of hard-linked
+  /// inodes below, since everything waits meanwhile.
+  bool verify(DirIndex dir, uint32_t names_max) TALLY_EXCLUDES(mutex_);
+
   /// How many inodes are tracked.
   [[nodiscard]] uint32_t size() const { return links_.size(); }
 
@@ -119,8 +125,8 @@ class HardLinks {
     Counted counted;
     TimeNs ctime_ns;
     NameIndex first_name;
-    uint32_t names;       // in the tree
-    uint32_t move_stamp;  // the last move_directory() that met it
+    uint32_t names;  // in the tree
+    uint32_t stamp;  // the last for_each_link_below() that met it
   };
 
   /// Names of one inode in one directory. Mostly all of them; but names that a scan finds in turns
@@ -171,6 +177,10 @@ class HardLinks {
   [[nodiscard]] FileStat counted_stat(LinkIndex link) TALLY_REQUIRES(mutex_);
   void forget_names_in(DirIndex dir) TALLY_REQUIRES(mutex_) TALLY_REQUIRES_SHARED(tree_.lock());
 
+  template <class Each>
+  void for_each_link_below(DirIndex dir, Each each) TALLY_REQUIRES(mutex_);
+  [[nodiscard]] Delta shared_by_children(DirIndex dir, LinkIndex link) TALLY_REQUIRES(mutex_);
+
   struct Move;
   void move_totals(const Move& move) TALLY_REQUIRES(mutex_);
   void correct_links(const Move& move) TALLY_REQUIRES(mutex_);
@@ -183,7 +193,7 @@ class HardLinks {
   NodePool<Name, NameTag> names_;
   ReservedArray<Visit> visits_ TALLY_GUARDED_BY(mutex_);
   uint32_t visit_count_ TALLY_GUARDED_BY(mutex_) = 0;
-  uint32_t move_stamp_ TALLY_GUARDED_BY(mutex_) = 0;
+  uint32_t stamp_ TALLY_GUARDED_BY(mutex_) = 0;
 };
 
 }  // namespace tally

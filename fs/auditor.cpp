@@ -104,7 +104,8 @@ void Auditor::scan() {
 /// False if it did not get on: all that is left could not be recounted just now.
 bool Auditor::repair() {
   const auto outcome =
-      repairer_.walk(Recounter::Scope::suspects, [this](uint64_t) { return !stopping_.load(); });
+      repairer_.walk(scanning_ ? Recounter::Scope::unscanned : Recounter::Scope::suspects,
+                     [this](uint64_t) { return !stopping_.load(); });
   return outcome.directories > outcome.failed;
 }
 

@@ -239,7 +239,7 @@ class Filesystem {
   void retire(const PinnedInode& inode);
   bool write_back(const PinnedInode& inode);
   bool look_again(const InodeRef& inode, Settling settling);
-  bool settle_later(Inode& inode, uint8_t looks);
+  bool settle_later(Inode& inode, bool written);
   void suspect(const Inode& directory);
 
   // Changing names (handlers_names.cpp, handlers_rename.cpp).

@@ -87,7 +87,7 @@ Result<struct stat> Filesystem::setattr(const Caller& caller, NodeId node,
   if (!changed) return std::unexpected(changed.error());
   if (!stx) return std::unexpected(stx.error());
   if (to_set & FUSE_SET_ATTR_SIZE && stx->stx_nlink != 0)
-    static_cast<void>(settle_later(target->inode, 0));
+    static_cast<void>(settle_later(target->inode, true));
   return attributes(target->inode, *stx);
 }
 

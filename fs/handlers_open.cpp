@@ -146,7 +146,7 @@ void Filesystem::release(OpenFile* file) {
     if (--inode->open_handles == 0) accounts_.last_handle_closed(inode->record);
   }
   // A settler that can't keep up slows down who writes; close() has returned long ago.
-  if (to_settle && !settle_later(*inode, 0))
+  if (to_settle && !settle_later(*inode, true))
     static_cast<void>(look_again(inode, Settling::written_back));
 }
 

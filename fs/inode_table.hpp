@@ -211,6 +211,12 @@ class InodeTable {
   /// Whether the table has an inode with this key.
   [[nodiscard]] bool knows(const FileKey& key) const { return keys_.find(key) != 0; }
 
+  /// Whether the inode has a name left, as far as we know.
+  [[nodiscard]] bool has_name(const Inode& inode) const TALLY_EXCLUDES(mutex_) {
+    MutexLock lock(mutex_);
+    return !inode.nameless_;
+  }
+
   [[nodiscard]] uint32_t size() const TALLY_EXCLUDES(mutex_);
 
   /// How the inode's device is mounted below: see FileHandles.

@@ -29,7 +29,7 @@ void Filesystem::observe_after(OpenFile& file, bool mutated) {
   if (mutated) file.written.store(true, std::memory_order_relaxed);
   const auto now = observe(*file.inode, file.fd.get(), mutated);
   // Should the settler have no room, release() will see to it.
-  if (mutated && now && now->stx_nlink != 0) static_cast<void>(settle_later(*file.inode, 0));
+  if (mutated && now && now->stx_nlink != 0) static_cast<void>(settle_later(*file.inode, true));
 }
 
 /// `inode` goes by a name in `parent`, and that has not been accounted yet.
@@ -179,17 +179,18 @@ bool Filesystem::look_again(const InodeRef& inode, Settling settling) {
   return may_change;
 }
 
-/// Has the settler look at the inode, unless it is about to. `looks`: how often it did since the
-/// inode was last written to. False, with nothing done, if it has no room.
+/// Has the settler look at the inode, unless it is about to. `written`: because it was just written
+/// to, not for another look. False, with nothing done, if the settler has no room.
 ///
 /// While `settle_pending` is set the inode has one lookup of ours, so that it stays known: whoever
 /// clears it takes that back.
-bool Filesystem::settle_later(Inode& inode, uint8_t looks) {
+bool Filesystem::settle_later(Inode& inode, bool written) {
   if (settler_ == nullptr) return true;
   {
     const auto lock = inodes_.lock(inode);
-    inode.looks = looks;
-    if (std::exchange(inode.settle_pending, true)) return true;
+    if (written) inode.looks = 0;
+    if (inode.settle_pending || !inodes_.has_name(inode)) return true;  // retired: nothing to do
+    inode.settle_pending = true;
     inodes_.add_lookup(inode);
   }
   if (settler_->add(inode.id())) return true;
@@ -212,10 +213,10 @@ void Filesystem::settle(NodeId node, Settling settling) {
     const auto lock = inodes_.lock(**inode);
     // First, so that what is written from now on is looked at again.
     if (!std::exchange((*inode)->settle_pending, false)) return;
-    looks = (*inode)->looks;
+    looks = ++(*inode)->looks;
   }
   const bool may_change = look_again(*inode, settling);
-  if (may_change && ++looks < looks_max) static_cast<void>(settle_later(**inode, looks));
+  if (may_change && looks < looks_max) static_cast<void>(settle_later(**inode, false));
   inodes_.forget(node, 1);
 }
 

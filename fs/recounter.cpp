@@ -22,6 +22,9 @@ constexpr std::size_t part_least_bytes = 2048;
 
 constexpr std::size_t missing_max = 1 << 16;
 
+// While the totals of a directory are verified everything waits: for this many names some 10 ms.
+constexpr uint32_t verified_names_max = 50'000;
+
 // How long a request takes, mostly, from the lower operation to its account.
 constexpr std::chrono::milliseconds in_flight_max{2};
 
@@ -52,17 +55,19 @@ Recounter::Recounter(Filesystem& filesystem)
 
 Recounter::Outcome Recounter::walk(Scope scope, const Pace& pace) {
   TALLY_HOT_PATH("recount");
+  scope_ = scope;
+  pace_ = &pace;
   outcome_ = {};
   directories_ = 0;
   const auto root = filesystem_.inodes_.pin(FUSE_ROOT_ID);
   if (!root) return outcome_;
   static_cast<void>(filesystem_.observe(**root, root->fd(), false));
-  visit(*root, scope);
-  bool goes_on = rest(pace);
+  visit(*root);
+  bool goes_on = rest();
   while (depth_ != 0) {
-    if (goes_on && descend(scope, pace)) continue;
-    goes_on = goes_on && rest(pace);
-    leave();
+    if (goes_on && descend()) continue;
+    goes_on = goes_on && rest();
+    leave(goes_on);
   }
   if (goes_on) remove_missing();
   missing_count_ = 0;
@@ -70,31 +75,39 @@ Recounter::Outcome Recounter::walk(Scope scope, const Pace& pace) {
   return outcome_;
 }
 
-bool Recounter::rest(const Pace& pace) {
+bool Recounter::rest() {
   TALLY_HOT_PATH_PAUSE("may log and sleep");
-  return pace(std::exchange(operations_, 0));
+  return (*pace_)(std::exchange(operations_, 0));
 }
 
 /// Recounts a directory if that is wanted, and goes into it if there is something to visit below.
 /// Returns whether it has.
-bool Recounter::visit(const PinnedInode& directory, Scope scope) {
+bool Recounter::visit(const PinnedInode& directory) {
   DirTree& tree = filesystem_.accounts_.tree();
   const DirIndex dir = directory->dir_now();
   if (!dir) return false;
-  if (scope == Scope::everything || tree.is_suspect(dir)) recount(directory);
-  const bool is_way_down = scope == Scope::everything || tree.has_suspects(dir);
+  if (scope_ == Scope::everything || tree.is_suspect(dir)) recount(directory);
+  const bool is_way_down = scope_ == Scope::everything || tree.has_suspects(dir);
   if (is_way_down && tree.counters(dir).subdirs > 0 && depth_ < depth_max) {
     filesystem_.inodes_.add_lookup(*directory);
     levels_[depth_++] = {.directory = directory->id(), .position = 0, .by_stat = false};
     return true;
   }
-  tree.settle_suspects_below(dir);
+  complete(dir);
   return false;
+}
+
+/// All below the directory has been visited.
+void Recounter::complete(DirIndex dir) {
+  filesystem_.accounts_.tree().settle_suspects_below(dir);
+  // While the tree is scanned every directory is passed here, and none could have gone wrong yet.
+  if (scope_ == Scope::unscanned) return;
+  if (!filesystem_.accounts_.links().verify(dir, verified_names_max)) ++outcome_.differing;
 }
 
 /// Goes on with the deepest directory on the way. False if all in it has been visited, or the walk
 /// is to end.
-bool Recounter::descend(Scope scope, const Pace& pace) {
+bool Recounter::descend() {
   Level& level = levels_[depth_ - 1];
   const auto directory = filesystem_.inodes_.pin(level.directory);
   if (!directory) return false;
@@ -106,20 +119,19 @@ bool Recounter::descend(Scope scope, const Pace& pace) {
     ++operations_;
     while (const dirent64* entry = walked_.next_entry()) {
       level.position = entry->d_off;
-      if (!is_wanted(scope, fd->get(), *entry, level.by_stat ? 0 : (*directory)->key().dev))
-        continue;
+      if (!is_wanted(fd->get(), *entry, level.by_stat ? 0 : (*directory)->key().dev)) continue;
       const auto found = filesystem_.find(*directory, entry->d_name);
       operations_ += 2;
       if (!found || !is_child(found->inode, *directory)) continue;
-      if (visit(found->inode, scope)) return true;
-      if (!rest(pace)) return false;
+      if (visit(found->inode)) return true;
+      if (!rest()) return false;
     }
   }
-  if (level.by_stat || scope != Scope::suspects || !has_suspects_left(*directory)) return false;
+  if (level.by_stat || scope_ == Scope::everything || !has_suspects_left(*directory)) return false;
   // It was passed over: a subvolume of btrfs is listed with a number that may be another inode's.
   level.by_stat = true;
   level.position = 0;
-  return descend(scope, pace);
+  return descend();
 }
 
 bool Recounter::has_suspects_left(const PinnedInode& directory) {
@@ -132,7 +144,7 @@ bool Recounter::has_suspects_left(const PinnedInode& directory) {
 
 /// Whether an entry is a directory that the walk is to visit. `listed_dev`: the device of the
 /// number that it is listed with, 0 if that number is not to be trusted.
-bool Recounter::is_wanted(Scope scope, int fd, const dirent64& entry, uint32_t listed_dev) {
+bool Recounter::is_wanted(int fd, const dirent64& entry, uint32_t listed_dev) {
   if (entry.d_type != DT_DIR && entry.d_type != DT_UNKNOWN) return false;
   DirTree& tree = filesystem_.accounts_.tree();
   DirIndex dir = tree.find({.ino = entry.d_ino, .dev = listed_dev});
@@ -143,7 +155,7 @@ bool Recounter::is_wanted(Scope scope, int fd, const dirent64& entry, uint32_t l
     if (!stat || !stat->is_directory()) return false;
     dir = tree.find(stat->key);
   }
-  return dir && (scope == Scope::everything || tree.has_suspects(dir));
+  return dir && (scope_ == Scope::everything || tree.has_suspects(dir));
 }
 
 /// Whether it is counted here: what is mounted in several places is visited in one of them.
@@ -153,11 +165,11 @@ bool Recounter::is_child(const PinnedInode& inode, const PinnedInode& directory)
   return dir && filesystem_.accounts_.tree().parent(dir) == directory->dir_now();
 }
 
-void Recounter::leave() {
+/// Goes back from the deepest directory on the way, which has been visited or is given up.
+void Recounter::leave(bool visited) {
   const NodeId id = levels_[--depth_].directory;
-  if (const auto inode = filesystem_.inodes_.get(id)) {
-    if (const DirIndex dir = (*inode)->dir_now())
-      filesystem_.accounts_.tree().settle_suspects_below(dir);
+  if (const auto inode = filesystem_.inodes_.get(id); inode && visited) {
+    if (const DirIndex dir = (*inode)->dir_now()) complete(dir);
   }
   filesystem_.inodes_.forget(id, 1);
 }

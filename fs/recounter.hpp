@@ -25,7 +25,8 @@ namespace tally::fs {
 class Recounter {
  public:
   enum class Scope {
-    suspects,  ///< directories that are suspect, and those above them to get there
+    unscanned,  ///< directories of which nothing is counted yet, and those above to get there
+    suspects,   ///< in the same way those that became suspect; the totals on the way are verified
     everything,
   };
 
@@ -33,7 +34,7 @@ class Recounter {
   struct Outcome {
     uint64_t directories = 0;  ///< recounted
     uint64_t entries = 0;      ///< names in these
-    uint64_t differing = 0;    ///< directories in which something was not counted as it was found
+    uint64_t differing = 0;    ///< directories in which something was not counted as it is
     uint64_t failed = 0;       ///< directories that could not be read as a whole: they are suspect
     bool finished = false;     ///< not stopped before the end
   };
@@ -66,14 +67,14 @@ class Recounter {
   };
   static constexpr std::size_t depth_max = 1 << 20;
 
-  bool visit(const PinnedInode& directory, Scope scope);
-  bool descend(Scope scope, const Pace& pace);
-  void enter(const PinnedInode& directory, Scope scope);
-  void leave();
-  bool rest(const Pace& pace);
+  bool visit(const PinnedInode& directory);
+  void complete(DirIndex dir);
+  bool descend();
+  void leave(bool visited);
+  bool rest();
   [[nodiscard]] bool is_child(const PinnedInode& inode, const PinnedInode& directory) const;
   [[nodiscard]] bool has_suspects_left(const PinnedInode& directory);
-  [[nodiscard]] bool is_wanted(Scope scope, int fd, const dirent64& entry, uint32_t listed_dev);
+  [[nodiscard]] bool is_wanted(int fd, const dirent64& entry, uint32_t listed_dev);
 
   void recount(const PinnedInode& directory);
   void warm_up(int fd);
@@ -94,6 +95,8 @@ class Recounter {
   ReservedArray<Missing> missing_;
   std::size_t missing_count_ = 0;
   FileRecord lagging_;  // as it was when it was left alone for a moment
+  Scope scope_ = Scope::suspects;
+  const Pace* pace_ = nullptr;
   Outcome outcome_;
   uint64_t operations_ = 0;
   std::atomic<uint64_t> directories_ = 0;

@@ -342,3 +342,36 @@ TEST_CASE("a directory that moves while it is recounted takes its suspicion alon
   REQUIRE_FALSE(t.at(c).suspect);
   REQUIRE_FALSE(t.at(t.root).suspect);
 }
+
+TEST_CASE("totals that are not what is below makes of them are found and put right") {
+  Fixture t;
+  const DirIndex c = t.accounts.dir_created(t.b, directory(4)).value();
+  FileRecord plain;
+  FileRecord linked;
+  t.accounts.name_added(plain, c, file(10, 1024));
+  t.accounts.name_added(linked, c, file(11, 2048));
+  t.accounts.name_added(linked, t.b, file(11, 2048, 2));
+  t.accounts.name_added(linked, t.root, file(11, 2048, 3));
+  auto& links = t.accounts.links();
+  for (const DirIndex dir : {t.root, t.a, t.b, c})
+    REQUIRE(links.verify(dir, 100));
+
+  const DirCounters before = t.at(t.b);
+  tally::DirNode& damaged = t.accounts.tree().node(t.b);
+  damaged.bytes += 7;
+  damaged.disk_blocks -= 3;
+  damaged.unique_blocks += 1;
+  damaged.rfiles += 2;
+  damaged.rsubdirs -= 1;
+  REQUIRE(links.verify(c, 100));
+  REQUIRE(links.verify(t.b, 1));  // too many names to look into
+  REQUIRE_FALSE(links.verify(t.b, 100));
+  REQUIRE(links.verify(t.b, 100));
+  REQUIRE(links.verify(t.root, 100));
+  const DirCounters after = t.at(t.b);
+  REQUIRE(after.rbytes == before.rbytes);
+  REQUIRE(after.rdisk == before.rdisk);
+  REQUIRE(after.runique == before.runique);
+  REQUIRE(after.rfiles == before.rfiles);
+  REQUIRE(after.rsubdirs == before.rsubdirs);
+}

@@ -95,7 +95,7 @@ std::string scan_with_requests(uint64_t seed) {
     };
     int walks = 0;
     while (served.has_suspects() && walks++ < 100)
-      recounter.walk(Recounter::Scope::suspects, pace);
+      recounter.walk(Recounter::Scope::unscanned, pace);
     wrong = served.first_difference();
     if (!wrong.empty()) wrong += "\nafter\n" + requests.log();
   });
@@ -130,7 +130,7 @@ TEST_CASE("a scan is exact whatever threads change while it reads") {
     threads.emplace_back([&] {
       Recounter recounter(*served);
       for (int walks = 0; walks < 50 && served.has_suspects(); ++walks)
-        recounter.walk(Recounter::Scope::suspects, [](uint64_t) { return true; });
+        recounter.walk(Recounter::Scope::unscanned, [](uint64_t) { return true; });
       // And audits meanwhile, which change nothing.
       for (int walks = 0; walks < 5; ++walks)
         recounter.walk(Recounter::Scope::everything, [](uint64_t) { return true; });
