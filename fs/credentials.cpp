@@ -15,6 +15,7 @@
 #include <cstring>
 #include <span>
 #include <string_view>
+#include <utility>
 
 #include "core/unique_fd.hpp"
 
@@ -26,6 +27,9 @@ constexpr uint64_t bit(int capability) { return uint64_t{1} << capability; }
 
 /// What callers other than root act without.
 constexpr uint64_t caps_of_root_only = bit(CAP_FSETID) | bit(CAP_SYS_RESOURCE);
+
+/// What it takes to become somebody, which says nothing about files.
+constexpr uint64_t caps_to_switch = bit(CAP_SETUID) | bit(CAP_SETGID);
 
 struct CapabilitySets {
   uint64_t effective = 0;
@@ -66,53 +70,106 @@ struct GroupList {
   [[nodiscard]] std::span<const gid_t> span() const { return {ids.data(), count}; }
 };
 
-/// Reads the numbers of the line "Groups:\t4 24 27 \n" of a thread's status (proc_pid_status(5)) as
-/// they come, because the line may be longer than any buffer.
-class GroupsReader {
- public:
-  explicit GroupsReader(GroupList& groups) : groups_(groups) {}
+/// What /proc tells of a caller.
+struct Privileges {
+  GroupList groups;
+  uint64_t capabilities = 0;  // effective ones, in whatever user namespace it is
+};
 
-  /// False when the line has ended.
+/// Reads the lines "Groups:\t4 24 27 \n" and "CapEff:\t000001ffffffffff\n", in this order, of a
+/// thread's status (proc_pid_status(5)) as they come, because a line may be longer than any buffer.
+class StatusReader {
+ public:
+  explicit StatusReader(Privileges& privileges) : privileges_(privileges) {}
+
+  /// False when there is nothing more to read.
   bool feed(char c) {
-    if (matched_ < label.size()) {
-      if (c == label[matched_])
-        ++matched_;
-      else
-        matched_ = c == '\n' ? 1 : 0;
-      return true;
+    if (c == '\n') return end_line();
+    switch (line_) {
+      case Line::begun:
+        begin_line(c);
+        break;
+      case Line::groups:
+        add_to_groups(c);
+        break;
+      case Line::capabilities:
+        add_hexadecimal(c);
+        break;
+      case Line::other:
+        break;
     }
-    if (c >= '0' && c <= '9') {
-      number_ = number_ * 10 + static_cast<gid_t>(c - '0');
-      in_number_ = true;
-    } else if (in_number_) {
-      if (groups_.count < GroupList::groups_max) groups_.ids[groups_.count++] = number_;
-      number_ = 0;
-      in_number_ = false;
-    }
-    return c != '\n';
+    return true;
   }
 
  private:
-  static constexpr std::string_view label = "\nGroups:";
-  GroupList& groups_;
-  std::size_t matched_ = 0;
+  enum class Line { begun, groups, capabilities, other };
+
+  void begin_line(char c) {
+    if (c == ':') {
+      const std::string_view label(label_.data(), label_length_);
+      line_ = label == "Groups"   ? Line::groups
+              : label == "CapEff" ? Line::capabilities
+                                  : Line::other;
+    } else if (label_length_ < label_.size()) {
+      label_[label_length_++] = c;
+    } else {
+      line_ = Line::other;
+    }
+  }
+
+  void add_to_groups(char c) {
+    if (c >= '0' && c <= '9') {
+      number_ = number_ * 10 + static_cast<gid_t>(c - '0');
+      in_number_ = true;
+      return;
+    }
+    GroupList& groups = privileges_.groups;
+    if (in_number_ && groups.count < GroupList::groups_max) groups.ids[groups.count++] = number_;
+    number_ = 0;
+    in_number_ = false;
+  }
+
+  void add_hexadecimal(char c) {
+    if (c >= '0' && c <= '9')
+      privileges_.capabilities = privileges_.capabilities << 4 | static_cast<uint64_t>(c - '0');
+    if (c >= 'a' && c <= 'f')
+      privileges_.capabilities =
+          privileges_.capabilities << 4 | static_cast<uint64_t>(c - 'a' + 10);
+  }
+
+  bool end_line() {
+    if (line_ == Line::groups) add_to_groups(' ');
+    label_length_ = 0;
+    return std::exchange(line_, Line::begun) != Line::capabilities;
+  }
+
+  Privileges& privileges_;
+  Line line_ = Line::begun;
+  std::array<char, 8> label_ = {};
+  std::size_t label_length_ = 0;
   gid_t number_ = 0;
   bool in_number_ = false;
 };
 
+/// A path below the directory of a thread in /proc. It has one of its own even though listings show
+/// only processes.
+std::array<char, 40> thread_path(pid_t thread, const char* below) {
+  std::array<char, 40> path;
+  std::snprintf(path.data(), path.size(), "/proc/%d/%s", thread, below);
+  return path;
+}
+
 /// None of a thread that is gone or can't be seen, which gives the caller no right that it hasn't
 /// got. Fails where the daemon lacks the means to look.
-Status read_groups(pid_t thread, GroupList& groups) {
-  groups.count = 0;
-  // A thread has an entry of its own under /proc even though listings show only processes.
-  std::array<char, 32> path;
-  std::snprintf(path.data(), path.size(), "/proc/%d/status", thread);
-  const UniqueFd fd(::open(path.data(), O_RDONLY | O_CLOEXEC));
+Status read_privileges(pid_t thread, Privileges& privileges) {
+  privileges.groups.count = 0;
+  privileges.capabilities = 0;
+  const UniqueFd fd(::open(thread_path(thread, "status").data(), O_RDONLY | O_CLOEXEC));
   if (!fd) {
     const bool lacks = errno == EMFILE || errno == ENFILE || errno == ENOMEM;
     return lacks ? Status(last_error()) : Status();
   }
-  GroupsReader reader(groups);
+  StatusReader reader(privileges);
   std::array<char, 4096> buffer;
   while (true) {
     const ssize_t length = ::read(fd.get(), buffer.data(), buffer.size());
@@ -120,6 +177,16 @@ Status read_groups(pid_t thread, GroupList& groups) {
     for (const char c : std::span(buffer.data(), static_cast<std::size_t>(length)))
       if (!reader.feed(c)) return {};
   }
+}
+
+/// Whether the thread's capabilities mean what ours do: those in a user namespace of its own say
+/// nothing about our files.
+bool shares_user_namespace(pid_t thread) {
+  struct stat ours;
+  struct stat theirs;
+  return ::stat("/proc/self/ns/user", &ours) == 0 &&
+         ::stat(thread_path(thread, "ns/user").data(), &theirs) == 0 &&
+         ours.st_dev == theirs.st_dev && ours.st_ino == theirs.st_ino;
 }
 
 /// Who the calling thread is at present. Undetermined until it first becomes somebody, and after a
@@ -204,10 +271,9 @@ Status set_umask(mode_t mask) {
 }  // namespace
 
 Credentials::Credentials() : daemon_uid_(::geteuid()), daemon_gid_(::getegid()) {
-  constexpr uint64_t needed = bit(CAP_SETUID) | bit(CAP_SETGID);
   const Result<CapabilitySets> sets = thread_capabilities();
   if (sets) capabilities_ = sets->effective;
-  can_switch_ = (capabilities_ & needed) == needed;
+  can_switch_ = (capabilities_ & caps_to_switch) == caps_to_switch;
   can_set_groups_ = can_switch_ && !groups_are_denied();
 }
 
@@ -220,12 +286,32 @@ Status Credentials::become(const Caller& caller) const {
 
 Status Credentials::become_creator(const Caller& caller) const {
   if (const Status set = set_umask(caller.umask); !set) return set;
-  if (const Status switched = become(caller); !switched) return switched;
-  // Whoever has CAP_FSETID is not asked for groups.
-  if (!can_set_groups_ || caller.uid == 0) return {};
-  GroupList groups;
-  if (const Status read = read_groups(caller.pid, groups); !read) return read;
-  return set_groups(groups.span());
+  // The kernel has checked of root what depends on capabilities (fs/inode.c, mode_strip_sgid).
+  return caller.uid == 0 ? become(caller) : become_exactly(caller);
+}
+
+Status Credentials::become_exactly(const Caller& caller, Others others) const {
+  if (!can_switch_) return {};
+  Privileges privileges;
+  if (const Status read = read_privileges(caller.pid, privileges); !read) return read;
+  const uint64_t to_check = others == Others::kept ? caps_of_root_only : ~caps_to_switch;
+  uint64_t held = privileges.capabilities & to_check;
+  if (held != 0) {
+    // To see the namespace of another user takes a capability, or being that user.
+    if (const Status became = become_daemon(); !became) return became;
+    if (!shares_user_namespace(caller.pid)) held = 0;
+  }
+  const uint64_t capabilities = capabilities_ & (~to_check | held);
+  const Status switched = switch_to(caller.uid, caller.gid, capabilities, can_set_groups_);
+  if (!switched || !can_set_groups_) return switched;
+  return set_groups(privileges.groups.span());
+}
+
+bool Credentials::holds(const Caller& caller, int capability) const {
+  Privileges privileges;
+  return read_privileges(caller.pid, privileges) &&
+         (privileges.capabilities & bit(capability)) != 0 && become_daemon() &&
+         shares_user_namespace(caller.pid);
 }
 
 Status Credentials::become_daemon() const {

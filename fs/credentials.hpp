@@ -27,7 +27,7 @@ struct Caller {
 /// Permissions were checked by the kernel (default_permissions) and must not be checked a second
 /// time, so all capabilities of the daemon stay effective, except for callers other than root
 /// CAP_FSETID (their writes clear setuid and setgid bits) and CAP_SYS_RESOURCE (they must not use
-/// up the blocks reserved for root).
+/// up the blocks reserved for root). Where that may be too coarse, become_exactly() asks.
 ///
 /// Thread-safe; raw system calls, because glibc's wrappers would change every thread. Allocates
 /// nothing. Where the daemon may not switch (an unprivileged mount) nothing but the umask changes;
@@ -41,11 +41,24 @@ class Credentials {
   /// refuses (an id that has no meaning in the daemon's user namespace).
   [[nodiscard]] Status become(const Caller& caller) const;
 
-  /// For creating: become(), the caller's supplementary groups, read from /proc (a caller that has
-  /// exited already has none), and its umask, which the lower filesystem applies unless the
-  /// directory has a default ACL. The umask also where the daemon may not switch; ENOMEM if the
-  /// thread can't have one of its own, EMFILE or ENFILE if there is no descriptor to read with.
+  /// For creating: become_exactly(), and the caller's umask, which the lower filesystem applies
+  /// unless the directory has a default ACL. The umask also where the daemon may not switch; ENOMEM
+  /// if the thread can't have one of its own.
   [[nodiscard]] Status become_creator(const Caller& caller) const;
+
+  /// What becomes of the capabilities that only matter for what the kernel has checked.
+  enum class Others { kept, checked };
+
+  /// For what clears set-id bits or not: become(), with the caller's supplementary groups, and of
+  /// CAP_FSETID and CAP_SYS_RESOURCE those that it holds, as /proc tells (none of a caller that has
+  /// exited already, or is in another user namespace). With `Others::checked` it has no capability
+  /// at all that it doesn't hold: for what the kernel has left unchecked. Costs about 10 µs. EMFILE
+  /// or ENFILE if there is no descriptor to read with.
+  [[nodiscard]] Status become_exactly(const Caller& caller, Others others = Others::kept) const;
+
+  /// Whether the caller holds a capability (CAP_…) in our user namespace. The thread may become the
+  /// daemon.
+  [[nodiscard]] bool holds(const Caller& caller, int capability) const;
 
   /// For everything that has been checked completely (chmod, chown, times, xattrs, links, renames):
   /// the daemon itself, with every capability it has.

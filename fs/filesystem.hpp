@@ -126,7 +126,8 @@ class Filesystem {
   Result<fuse_entry_param> link(NodeId node, NodeId parent, const char* name);
   Status unlink(NodeId parent, const char* name);
   Status rmdir(NodeId parent, const char* name);
-  Status rename(NodeId from, const char* name, NodeId to, const char* new_name, unsigned flags);
+  Status rename(const Caller& caller, NodeId from, const char* name, NodeId to,
+                const char* new_name, unsigned flags);
 
   // --- Open files (handlers_open.cpp, handlers_data.cpp) ---------------------------------------
 
@@ -188,7 +189,7 @@ class Filesystem {
   Result<std::size_t> listxattr(const Caller& caller, NodeId node, std::span<char> names);
   Status setxattr(const Caller& caller, NodeId node, const char* name, std::span<const char> value,
                   int flags);
-  Status removexattr(NodeId node, const char* name);
+  Status removexattr(const Caller& caller, NodeId node, const char* name);
 
  private:
   friend class Recounter;
@@ -219,6 +220,8 @@ class Filesystem {
   fuse_entry_param entry(const Found& found);
   struct stat attributes(const Inode& inode, const struct statx& stx);
   Result<Target> target_of(NodeId node, OpenFile* file);
+  Status become_writer(const Caller& caller, int fd);
+  bool is_open(Inode& inode);
   Status change_attributes(const Caller& caller, int fd, const struct stat& wanted, int to_set,
                            OpenFile* file);
 
@@ -269,6 +272,7 @@ class Filesystem {
   Result<std::size_t> get_counter(NodeId node, const char* name, std::span<char> value);
   Result<std::size_t> get_audit(std::span<char> value);
   Status set_audit(std::span<const char> value);
+  Status become_xattr_setter(const Caller& caller, const char* name) const;
   template <class Change>
   Status change_xattr(NodeId node, const char* name, Change change);
 

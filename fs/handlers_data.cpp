@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <linux/fs.h>
 #include <sys/ioctl.h>
+#include <sys/stat.h>
 #include <sys/uio.h>
 #include <unistd.h>
 
@@ -79,6 +80,16 @@ std::optional<std::size_t> ioctl_result_size_bytes(unsigned command) {
 
 }  // namespace
 
+/// Before what clears the set-id bits of the inode behind `fd` unless the caller may keep them,
+/// which depends on its capabilities and groups (fs/attr.c, setattr_should_drop_suidgid). Most
+/// files have none, and looking is much cheaper than asking for these.
+Status Filesystem::become_writer(const Caller& caller, int fd) {
+  struct stat now;
+  if (::fstat(fd, &now) != 0) return last_error();
+  const bool has_set_id = (now.st_mode & (S_ISUID | S_ISGID)) != 0;
+  return has_set_id ? credentials_.become_exactly(caller) : credentials_.become(caller);
+}
+
 Result<std::span<const std::byte>> Filesystem::read(OpenFile& file,
                                                     AlignedBufferPool::Lease& buffer,
                                                     std::size_t size_bytes, off_t offset) {
@@ -92,8 +103,8 @@ Result<std::span<const std::byte>> Filesystem::read(OpenFile& file,
 Result<std::size_t> Filesystem::write(const Caller& caller, OpenFile& file,
                                       std::span<const char> data, off_t offset, WriteKind kind) {
   TALLY_HOT_PATH("write");
-  const Status became =
-      kind == WriteKind::from_mapping ? credentials_.become_daemon() : credentials_.become(caller);
+  const Status became = kind == WriteKind::from_mapping ? credentials_.become_daemon()
+                                                        : become_writer(caller, file.fd.get());
   if (!became) return std::unexpected(became.error());
   const auto written = write_all(file.fd.get(), data, offset, kind == WriteKind::append);
   // Also after a failure: blocks may have been allocated.
@@ -120,7 +131,7 @@ Status Filesystem::fsync(OpenFile& file, bool data_only) {
 Status Filesystem::fallocate(const Caller& caller, OpenFile& file, int mode, off_t offset,
                              off_t length) {
   TALLY_HOT_PATH("fallocate");
-  if (const Status became = credentials_.become(caller); !became) return became;
+  if (const Status became = become_writer(caller, file.fd.get()); !became) return became;
   int result;
   do {
     result = ::fallocate(file.fd.get(), mode, offset, length);
@@ -135,7 +146,7 @@ Result<std::size_t> Filesystem::copy_file_range(const Caller& caller, OpenFile& 
                                                 off_t target_offset, std::size_t size_bytes,
                                                 unsigned flags) {
   TALLY_HOT_PATH("copy_file_range");
-  const Status became = credentials_.become(caller);
+  const Status became = become_writer(caller, target.fd.get());
   if (!became) return std::unexpected(became.error());
   const ssize_t result = ::copy_file_range(source.fd.get(), &source_offset, target.fd.get(),
                                            &target_offset, size_bytes, flags);

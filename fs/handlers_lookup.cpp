@@ -77,7 +77,11 @@ Result<struct stat> Filesystem::setattr(const Caller& caller, NodeId node,
   TALLY_HOT_PATH("setattr");
   const auto target = target_of(node, file);
   if (!target) return std::unexpected(target.error());
-  const Status changed = change_attributes(caller, target->fd, wanted, to_set, file);
+  Status changed = change_attributes(caller, target->fd, wanted, to_set, file);
+  // Before a write that is to clear set-id bits the kernel asks in the same way as for a chown(2)
+  // that sets nothing, which not everybody may who may write: the write itself clears them.
+  if (to_set == 0 && !changed && changed.error().value == EPERM && is_open(target->inode))
+    changed = {};
   // Also after a failure: of several changes the first ones may have been made.
   const auto stx = observe(target->inode, target->fd, changed.has_value());
   if (!changed) return std::unexpected(changed.error());
@@ -85,6 +89,11 @@ Result<struct stat> Filesystem::setattr(const Caller& caller, NodeId node,
   if (to_set & FUSE_SET_ATTR_SIZE && stx->stx_nlink != 0)
     static_cast<void>(settle_later(target->inode, true));
   return attributes(target->inode, *stx);
+}
+
+bool Filesystem::is_open(Inode& inode) {
+  const auto lock = inodes_.lock(inode);
+  return inode.open_handles != 0;
 }
 
 /// `fd`: on the inode to change, O_PATH will do.
@@ -96,8 +105,13 @@ Status Filesystem::change_attributes(const Caller& caller, int fd, const struct 
     const Status set = status_of(::fchmodat(descriptors_.get(), self.name(), wanted.st_mode, 0));
     if (!set) return set;
   }
-  // A request to set nothing is a chown(2) that sets neither: it clears setuid and setgid.
+  // A request to set nothing is a chown(2) that sets neither: it clears setuid and setgid, and the
+  // kernel has not checked whether the caller may.
   if (to_set == 0 || to_set & (FUSE_SET_ATTR_UID | FUSE_SET_ATTR_GID)) {
+    const Status became = to_set == 0
+                              ? credentials_.become_exactly(caller, Credentials::Others::checked)
+                              : become_writer(caller, fd);
+    if (!became) return became;
     const uid_t uid = to_set & FUSE_SET_ATTR_UID ? wanted.st_uid : static_cast<uid_t>(-1);
     const gid_t gid = to_set & FUSE_SET_ATTR_GID ? wanted.st_gid : static_cast<gid_t>(-1);
     const Status set = status_of(::fchownat(fd, "", uid, gid, AT_EMPTY_PATH));
@@ -105,18 +119,18 @@ Status Filesystem::change_attributes(const Caller& caller, int fd, const struct 
   }
   if (to_set & FUSE_SET_ATTR_SIZE) {
     // As the caller: without CAP_FSETID the lower filesystem clears setuid and setgid.
-    if (const Status became = credentials_.become(caller); !became) return became;
+    if (const Status became = become_writer(caller, fd); !became) return became;
     const Status set = status_of(file != nullptr ? ::ftruncate(fd, wanted.st_size)
                                                  : ::truncate(self.path(), wanted.st_size));
     if (file != nullptr) file->written.store(true, std::memory_order_relaxed);
     if (!set) return set;
-    if (const Status became = credentials_.become_daemon(); !became) return became;
   }
   if (to_set & (FUSE_SET_ATTR_ATIME | FUSE_SET_ATTR_MTIME)) {
     const std::array times = {
         time_to_set(wanted.st_atim, to_set & FUSE_SET_ATTR_ATIME, to_set & FUSE_SET_ATTR_ATIME_NOW),
         time_to_set(wanted.st_mtim, to_set & FUSE_SET_ATTR_MTIME,
                     to_set & FUSE_SET_ATTR_MTIME_NOW)};
+    if (const Status became = credentials_.become_daemon(); !became) return became;
     return status_of(::utimensat(fd, "", times.data(), AT_EMPTY_PATH));
   }
   return {};

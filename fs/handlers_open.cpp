@@ -33,8 +33,9 @@ Result<Filesystem::Opened> Filesystem::open(const Caller& caller, NodeId node, i
   const auto inode = inodes_.pin(node);
   if (!inode) return std::unexpected(inode.error());
   // O_TRUNC is a write: as the caller, it clears setuid and setgid.
-  if (const Status became = credentials_.become(caller); !became)
-    return std::unexpected(became.error());
+  const Status became =
+      flags & O_TRUNC ? become_writer(caller, inode->fd()) : credentials_.become(caller);
+  if (!became) return std::unexpected(became.error());
   auto fd = reopen(inode->fd(), lower_flags(flags));
   if (!fd) return std::unexpected(fd.error());
   stop_appending(fd->get(), lower_flags(flags));

@@ -12,8 +12,8 @@
 
 namespace tally::fs {
 
-Status Filesystem::rename(NodeId from_id, const char* name, NodeId to_id, const char* new_name,
-                          unsigned flags) {
+Status Filesystem::rename(const Caller& caller, NodeId from_id, const char* name, NodeId to_id,
+                          const char* new_name, unsigned flags) {
   TALLY_HOT_PATH("rename");
   const auto from = inodes_.pin(from_id);
   if (!from) return std::unexpected(from.error());
@@ -24,7 +24,10 @@ Status Filesystem::rename(NodeId from_id, const char* name, NodeId to_id, const 
   const auto target = find(*to, new_name);
   if (!target && target.error().value != ENOENT) return std::unexpected(target.error());
 
-  if (const Status became = credentials_.become_daemon(); !became) return became;
+  // The device node that stands in for what is moved belongs to the caller.
+  const Status became =
+      flags & RENAME_WHITEOUT ? credentials_.become_creator(caller) : credentials_.become_daemon();
+  if (!became) return became;
   const NameLocks::Change change(names_, **from, **to);
   if (::renameat2(from->fd(), name, to->fd(), new_name, flags) != 0) return last_error();
   const PinnedInode* const replaced = target ? &target->inode : nullptr;
@@ -37,7 +40,7 @@ Status Filesystem::rename(NodeId from_id, const char* name, NodeId to_id, const 
                   .moved = moved->inode,
                   .target = replaced,
                   .is_exchange = (flags & RENAME_EXCHANGE) != 0});
-  // The device node that stands in for what was moved; if it can't be seen, that is noted.
+  // If it can't be seen, that is noted.
   if (flags & RENAME_WHITEOUT) static_cast<void>(adopt_created(*from, name));
   return {};
 }

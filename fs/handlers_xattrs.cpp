@@ -1,6 +1,7 @@
 // Extended attributes: the counters by name, all others from the lower filesystem. Its calls take
 // /proc/self/fd/N, which leads to the inode itself and serves what can't be opened, too.
 
+#include <linux/capability.h>
 #include <sys/statvfs.h>
 #include <sys/xattr.h>
 
@@ -34,6 +35,15 @@ std::size_t without_trusted(std::span<char> names) {
     at += name.size() + 1;
   }
   return static_cast<std::size_t>(end - names.data());
+}
+
+bool has_trusted(std::span<const char> names) {
+  for (std::size_t at = 0; at < names.size();) {
+    const std::string_view name(names.data() + at);
+    if (name.starts_with("trusted.")) return true;
+    at += name.size() + 1;
+  }
+  return false;
 }
 
 /// As getxattr(2) returns a value.
@@ -102,7 +112,8 @@ Result<std::size_t> Filesystem::listxattr(const Caller& caller, NodeId node,
   if (!inode) return std::unexpected(inode.error());
   const DescriptorPath self(inode->fd());
   auto size = size_of(::listxattr(self.path(), names.data(), names.size()));
-  if (size && caller.uid != 0) size = without_trusted(names.first(*size));
+  if (size && has_trusted(names.first(*size)) && !credentials_.holds(caller, CAP_SYS_ADMIN))
+    size = without_trusted(names.first(*size));
   if (!size || !options_.list_counters || !(*inode)->dir_now()) return size;
   const std::string_view counters = counter_name_list(node == FUSE_ROOT_ID);
   if (names.size() - *size < counters.size()) return failure(E2BIG);
@@ -110,22 +121,25 @@ Result<std::size_t> Filesystem::listxattr(const Caller& caller, NodeId node,
   return *size + counters.size();
 }
 
+/// To set an ACL changes the mode, and setting or removing one clears setgid unless the caller
+/// belongs to the file's group.
+Status Filesystem::become_xattr_setter(const Caller& caller, const char* name) const {
+  return is_acl_name(name) ? credentials_.become_exactly(caller) : credentials_.become_daemon();
+}
+
 Status Filesystem::setxattr(const Caller& caller, NodeId node, const char* name,
                             std::span<const char> value, int flags) {
   TALLY_HOT_PATH("setxattr");
   if (node == FUSE_ROOT_ID && name == audit_name) return set_audit(value);
-  // An ACL changes the mode, and clears setgid unless the caller belongs to the file's group.
-  const Status became =
-      is_acl_name(name) ? credentials_.become_creator(caller) : credentials_.become_daemon();
-  if (!became) return became;
+  if (const Status became = become_xattr_setter(caller, name); !became) return became;
   return change_xattr(node, name, [&](const char* path) {
     return ::setxattr(path, name, value.data(), value.size(), flags);
   });
 }
 
-Status Filesystem::removexattr(NodeId node, const char* name) {
+Status Filesystem::removexattr(const Caller& caller, NodeId node, const char* name) {
   TALLY_HOT_PATH("removexattr");
-  if (const Status became = credentials_.become_daemon(); !became) return became;
+  if (const Status became = become_xattr_setter(caller, name); !became) return became;
   return change_xattr(node, name, [&](const char* path) { return ::removexattr(path, name); });
 }
 

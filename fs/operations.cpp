@@ -204,7 +204,7 @@ void rmdir(fuse_req_t req, fuse_ino_t parent, const char* name) {
 
 void rename(fuse_req_t req, fuse_ino_t from, const char* name, fuse_ino_t to, const char* new_name,
             unsigned flags) {
-  reply_status(req, filesystem_of(req).rename(from, name, to, new_name, flags));
+  reply_status(req, filesystem_of(req).rename(caller_of(req), from, name, to, new_name, flags));
 }
 
 // --- Open files ------------------------------------------------------------------------------
@@ -368,7 +368,7 @@ void setxattr(fuse_req_t req, fuse_ino_t node, const char* name, const char* val
 }
 
 void removexattr(fuse_req_t req, fuse_ino_t node, const char* name) {
-  reply_status(req, filesystem_of(req).removexattr(node, name));
+  reply_status(req, filesystem_of(req).removexattr(caller_of(req), node, name));
 }
 
 fuse_lowlevel_ops make_table() {

@@ -44,6 +44,13 @@ void set_thread_groups(const std::vector<gid_t>& groups) {
   ::syscall(SYS_setgroups, groups.size(), groups.data());
 }
 
+/// As of a thread whose user is not root.
+void drop_thread_capabilities() {
+  __user_cap_header_struct header{.version = _LINUX_CAPABILITY_VERSION_3, .pid = 0};
+  const __user_cap_data_struct none[_LINUX_CAPABILITY_U32S_3] = {};
+  ::syscall(SYS_capset, &header, none);
+}
+
 struct stat status_of(const std::string& path) {
   struct stat status{};
   ::lstat(path.c_str(), &status);
@@ -70,9 +77,10 @@ mode_t mode_after_write(const Credentials& credentials, const std::string& path,
 /// A thread with supplementary groups of its own, as the kernel knows a caller.
 class CallerThread {
  public:
-  explicit CallerThread(std::vector<gid_t> groups)
-      : thread_([this, groups = std::move(groups)] {
+  explicit CallerThread(std::vector<gid_t> groups, bool holds_capabilities = false)
+      : thread_([this, groups = std::move(groups), holds_capabilities] {
           set_thread_groups(groups);
+          if (!holds_capabilities) drop_thread_capabilities();
           id_ = thread_id();
           id_.notify_one();
           ended_.wait(false);
@@ -210,6 +218,39 @@ TEST_CASE("what is created knows the caller's supplementary groups") {
   });
   // A setgid bit that somebody outside of the group asks for is dropped (inode_init_owner).
   REQUIRE(modes == std::vector<mode_t>{02750, 0750, 02750, 0750});
+}
+
+TEST_CASE("set-id bits survive a write by whoever holds CAP_FSETID or is root, and by no other") {
+  if (needs_root()) return;
+  const TempFolder folder("credentials");
+  const Credentials credentials;
+  const CallerThread privileged({}, true);
+  const CallerThread plain({});
+  const CallerThread member({3003});
+  struct Writer {
+    Caller caller;
+    mode_t kept_of_06755;
+    mode_t kept_of_02666;  // setgid without group execution: of the group's members, too
+  };
+  for (const auto& [caller, kept_of_06755, kept_of_02666] :
+       {Writer{{0, 0, privileged.id()}, 06755, 02666}, Writer{{0, 0, plain.id()}, 0755, 0666},
+        Writer{{1000, 1000, privileged.id()}, 06755, 02666},
+        Writer{{1000, 1000, plain.id()}, 0755, 0666},
+        Writer{{1000, 1000, member.id()}, 0755, 02666}}) {
+    for (const auto& [mode, kept] : {std::pair(06755U, kept_of_06755), {02666U, kept_of_02666}}) {
+      const std::string path = folder.path() + "/file";
+      UniqueFd fd = create(path, 0600);
+      REQUIRE(::fchown(fd.get(), 0, 3003) == 0);
+      REQUIRE(::fchmod(fd.get(), mode) == 0);
+      bool written = false;
+      on_another_thread(
+          [&] { written = credentials.become_exactly(caller) && ::write(fd.get(), "x", 1) == 1; });
+      INFO("user " << caller.uid << ", mode " << mode);
+      CHECK(written);
+      CHECK((status_of(path).st_mode & 07777) == kept);
+      REQUIRE(::unlink(path.c_str()) == 0);
+    }
+  }
 }
 
 TEST_CASE("nothing is created for a caller whose groups can't be read for lack of descriptors") {

@@ -117,7 +117,7 @@ TEST_CASE("threads that look a name up while others are renamed over it find one
   served.while_looked_up("d", [&] {
     const auto made = served->mkdir(served.caller, Served::root, "new", 0755);
     REQUIRE(made);
-    REQUIRE(served->rename(Served::root, "new", Served::root, "d", 0));
+    REQUIRE(served->rename(served.caller, Served::root, "new", Served::root, "d", 0));
     served->forget(made->ino, 1);
     const auto file = served->mknod(served.caller, Served::root, "f", S_IFREG | 0644, 0);
     REQUIRE(file);

@@ -162,7 +162,7 @@ void RandomRequests::rename() {
   const Parent old_parent = parent_of(from);
   const Parent new_parent = parent_of(to);
   log_.push_back("rename " + from + " " + to);
-  if (!filesystem_.rename(old_parent.node, old_parent.name.c_str(), new_parent.node,
+  if (!filesystem_.rename(caller_, old_parent.node, old_parent.name.c_str(), new_parent.node,
                           new_parent.name.c_str(), 0))
     return;
   for (std::string& path : directories_)

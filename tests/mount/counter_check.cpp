@@ -62,10 +62,11 @@ TimeNs parse_time(const std::string& text) {
 
 class Comparison {
  public:
-  Comparison(const Mount& mount, Compare what) : mount_(mount), what_(what) {}
+  Comparison(const Mount& mount, Compare what, std::string top)
+      : mount_(mount), what_(what), top_(std::move(top)) {}
 
   std::vector<std::string> run() {
-    for (const auto& [path, counters] : naive_count(mount_.lower()))
+    for (const auto& [path, counters] : naive_count(mount_.lower(top_)))
       compare(path, counters);
     return std::move(wrong_);
   }
@@ -73,7 +74,7 @@ class Comparison {
  private:
   void compare(const std::string& path, const Counters& want) {
     path_ = path;
-    const UniqueFd fd = open_long_path(mount_.at(), path);
+    const UniqueFd fd = open_long_path(mount_.at(top_), path);
     if (!fd) return report("open", Errno{errno}.message(), "a directory");
     for (const auto& [name, value] :
          {std::pair("rbytes", want.rbytes), std::pair("rfiles", want.rfiles),
@@ -122,6 +123,7 @@ class Comparison {
 
   const Mount& mount_;
   Compare what_;
+  std::string top_;
   std::string path_;
   std::vector<std::string> wrong_;
 };
@@ -163,7 +165,12 @@ TimeNs rctime_ns(const std::string& directory) {
 }
 
 std::vector<std::string> wrong_counters(const Mount& mount, Compare what) {
-  return Comparison(mount, what).run();
+  return wrong_counters(mount, what, "");
+}
+
+std::vector<std::string> wrong_counters(const Mount& mount, Compare what,
+                                        const std::string& below) {
+  return Comparison(mount, what, below).run();
 }
 
 void check_counters(const Mount& mount, bool synced) {

@@ -28,6 +28,10 @@ enum class Compare {
 /// line each: empty when every counter of every directory is right.
 std::vector<std::string> wrong_counters(const Mount& mount, Compare what);
 
+/// The same of one directory, by its path below the root, and of all below it. Its files must have
+/// no names outside of it.
+std::vector<std::string> wrong_counters(const Mount& mount, Compare what, const std::string& below);
+
 /// Checks (CHECK) every counter of every directory: exact parts at once; disk blocks with
 /// patience, since they may be settled only half a minute after a file was closed. `synced` also
 /// writes out the lower filesystem first.
