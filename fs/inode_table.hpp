@@ -211,6 +211,9 @@ class InodeTable {
   /// Whether the table has an inode with this key.
   [[nodiscard]] bool knows(const FileKey& key) const { return keys_.find(key) != 0; }
 
+  /// The devices of all inodes that were met.
+  [[nodiscard]] const FileHandles& handles() const { return handles_; }
+
   [[nodiscard]] uint32_t size() const TALLY_EXCLUDES(mutex_);
 
   /// How the inode's device is mounted below: see FileHandles.
