@@ -1,5 +1,6 @@
 #include <fcntl.h>
 #include <sys/mman.h>
+#include <sys/mount.h>
 #include <sys/stat.h>
 #include <sys/xattr.h>
 #include <unistd.h>
@@ -284,6 +285,27 @@ TEST_CASE("blocks that move when the data of others is written back are counted 
   }
   expect_right_within(mount, soon);
   check_counters(mount);
+}
+
+TEST_CASE("changes on a filesystem mounted below the source are watched once it was scanned") {
+  if (!can_mount()) return;
+  struct Nested {
+    explicit Nested(std::string at) : path(std::move(at)) {
+      REQUIRE(::mkdir(path.c_str(), 0755) == 0);
+      REQUIRE(::mount("nested", path.c_str(), "tmpfs", 0, nullptr) == 0);
+    }
+    ~Nested() { ::umount2(path.c_str(), MNT_DETACH); }
+    const std::string path;
+  };
+  const MountFolders folders;
+  const Nested nested(folders.source("nested"));
+  REQUIRE(::mkdir((nested.path + "/folder").c_str(), 0755) == 0);
+  const Mount mount(folders, {.options = watched_only});
+  std::this_thread::sleep_for(1s);  // it is looked for new filesystems twice a second
+  write_file(nested.path + "/folder/file", "on another filesystem");
+  expect_counter_soon(mount.at(), "rbytes", 21);
+  append(nested.path + "/folder/file", ", once more");
+  expect_counter_soon(mount.at(), "rbytes", 32);
 }
 
 TEST_CASE("a storm of changes by others and through the mount ends exact") {
