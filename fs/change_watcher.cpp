@@ -36,7 +36,6 @@ constexpr std::chrono::milliseconds busy_pause = 2ms;
 constexpr std::size_t busy_events = 1024;
 // How often it is looked whether a filesystem was met that is not watched yet.
 constexpr std::chrono::milliseconds idle_pause = 500ms;
-constexpr std::chrono::nanoseconds due_pause = 100ms;
 
 // A directory rests after it was marked. A recount takes one to two microseconds per entry: at most
 // a tenth of the time is for those of one directory.
@@ -123,11 +122,11 @@ int ChangeWatcher::mount_of(const fsid_t& id) const {
 void ChangeWatcher::run() {
   TALLY_HOT_PATH("watch");
   while (!stopping_) {
-    wait(events_.get(), waiting_count_ == 0 ? idle_pause : batch_pause);
+    wait(events_.get(), next_due_ns_ == never_ns ? idle_pause : batch_pause);
     add_new_devices();
     now_ns_ = Clock::now().time_since_epoch().count();
     const std::size_t events = take_events();
-    if (waiting_count_ != 0 && now_ns_ - marked_due_ns_ >= due_pause.count()) mark_due();
+    if (next_due_ns_ <= now_ns_) mark_due();
     wait(-1, events >= busy_events ? busy_pause : batch_pause);
   }
 }
@@ -146,11 +145,14 @@ std::size_t ChangeWatcher::take_events() {
     const ssize_t got = ::read(events_.get(), buffer_.data(), buffer_.size());
     if (got <= 0) return count;  // EAGAIN: no more
     auto left = static_cast<std::size_t>(got);
+    const bool is_last = left < buffer_.size() / 2;
     const auto* event = reinterpret_cast<const fanotify_event_metadata*>(buffer_.data());
     for (; FAN_EVENT_OK(event, left); event = FAN_EVENT_NEXT(event, left)) {
       take(*event);
       ++count;
     }
+    // What comes while these were taken waits for the next go.
+    if (is_last) return count;
   }
   return count;
 }
@@ -193,16 +195,19 @@ void ChangeWatcher::take_directory(const fanotify_event_info_fid& about, uint64_
 void ChangeWatcher::note(const FileKey& key, bool is_data) {
   if (!filesystem_.accounts().tree().find(key)) return;
   Recent& recent = recent_[hash_of(key) & (recent_max - 1)];
-  const bool was_waiting = recent.is_due || recent.settles_at_ns != 0;
   if (recent.key != key) {
     if (recent.is_due) mark(recent);
-    recent = {.key = key, .rests_until_ns = 0, .settles_at_ns = 0, .is_due = false};
+    recent = {.key = key, .rests_until_ns = 0, .settles_at_ns = never_ns, .is_due = false};
   }
   if (is_data) recent.settles_at_ns = now_ns_ + settling_delay.count();
   recent.is_due = now_ns_ < recent.rests_until_ns;
   if (!recent.is_due) mark(recent);
-  const bool is_waiting = recent.is_due || recent.settles_at_ns != 0;
-  waiting_count_ += static_cast<std::size_t>(is_waiting) - static_cast<std::size_t>(was_waiting);
+  next_due_ns_ = std::min(next_due_ns_, due_at(recent));
+}
+
+int64_t ChangeWatcher::due_at(const Recent& recent) {
+  return recent.is_due ? std::min(recent.rests_until_ns, recent.settles_at_ns)
+                       : recent.settles_at_ns;
 }
 
 /// Has the directory recounted, and lets it rest from now on.
@@ -218,20 +223,20 @@ void ChangeWatcher::mark(Recent& recent) {
 
 /// Marks the directories whose rest is over, and those that have settled.
 void ChangeWatcher::mark_due() {
-  marked_due_ns_ = now_ns_;
-  std::size_t waiting = 0;
+  next_due_ns_ = never_ns;
   for (std::size_t i = 0; i < recent_max; ++i) {
     Recent& recent = recent_[i];
-    const bool has_settled = recent.settles_at_ns != 0 && recent.settles_at_ns <= now_ns_;
-    if (has_settled) recent.settles_at_ns = 0;
-    recent.is_due |= has_settled;
+    if (recent.key == FileKey()) continue;
+    if (recent.settles_at_ns <= now_ns_) {
+      recent.settles_at_ns = never_ns;
+      recent.is_due = true;
+    }
     if (recent.is_due && recent.rests_until_ns <= now_ns_) {
       mark(recent);
       recent.is_due = false;
     }
-    if (recent.is_due || recent.settles_at_ns != 0) ++waiting;
+    next_due_ns_ = std::min(next_due_ns_, due_at(recent));
   }
-  waiting_count_ = waiting;
 }
 
 }  // namespace tally::fs

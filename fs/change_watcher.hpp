@@ -65,9 +65,10 @@ class ChangeWatcher {
   struct Recent {
     FileKey key;
     int64_t rests_until_ns;  // of Clock, as all times here
-    int64_t settles_at_ns;   // to be marked once more; 0: not
+    int64_t settles_at_ns;   // to be marked once more
     bool is_due;             // as soon as its rest is over
   };
+  static constexpr int64_t never_ns = INT64_MAX;
   static constexpr std::size_t recent_max = 1 << 16;  // a power of two
 
   Status add_device(int mount_fd);
@@ -81,6 +82,7 @@ class ChangeWatcher {
   [[nodiscard]] int mount_of(const fsid_t& id) const;
   void note(const FileKey& key, bool is_data);
   void mark(Recent& recent);
+  [[nodiscard]] static int64_t due_at(const Recent& recent);
   void mark_due();
 
   Filesystem& filesystem_;
@@ -89,12 +91,11 @@ class ChangeWatcher {
   UniqueFd events_;
   UniqueFd end_;  // an eventfd, readable when the thread is to end
   std::array<Device, FileHandles::devices_max> devices_ = {};
-  std::size_t device_count_ = 0;   // in devices_
-  std::size_t devices_seen_ = 0;   // of those that the filesystem knows
-  ReservedArray<Recent> recent_;   // at the hash of the key; a newer one takes the place
-  std::size_t waiting_count_ = 0;  // of these, that are due or are to settle
+  std::size_t device_count_ = 0;    // in devices_
+  std::size_t devices_seen_ = 0;    // of those that the filesystem knows
+  ReservedArray<Recent> recent_;    // at the hash of the key; a newer one takes the place
+  int64_t next_due_ns_ = never_ns;  // of all of these
   int64_t now_ns_ = 0;
-  int64_t marked_due_ns_ = 0;
   std::atomic<bool> stopping_ = false;
   std::thread thread_;
   alignas(fanotify_event_metadata) std::array<std::byte, 1 << 15> buffer_;
