@@ -194,6 +194,11 @@ FileStat HardLinks::counted(LinkIndex link) {
   return counted_stat(link);
 }
 
+bool HardLinks::has_unknown_names(LinkIndex link) {
+  MutexLock lock(mutex_);
+  return links_[link].names < links_[link].counted.nlink;
+}
+
 FileStat HardLinks::counted_stat(LinkIndex link) {
   const Link& inode = links_[link];
   return {.key = keys_.key_of(link.value),
@@ -394,6 +399,10 @@ int64_t HardLinks::end_recount(DirIndex dir, bool complete) {
       lose_name(link, dir);
     settle(link, counted_stat(link));
     removed += unmet;
+    // How many names are left shows where one of them is met.
+    const bool is_met = bool{find_name(link, dir, [](const Name&) { return true; })};
+    const NameIndex left = links_[link].first_name;
+    if (!is_met && left) tree_.suspect_upwards(names_[left].dir);
   }
   return removed;
 }

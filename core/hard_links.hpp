@@ -46,6 +46,9 @@ class HardLinks {
   /// What is counted of the inode at present: size, blocks, nlink and ctime.
   [[nodiscard]] FileStat counted(LinkIndex link) TALLY_EXCLUDES(mutex_);
 
+  /// Whether the inode has more names than are recorded: elsewhere, or not met yet.
+  [[nodiscard]] bool has_unknown_names(LinkIndex link) TALLY_EXCLUDES(mutex_);
+
   /// For the scanner: records a name and counts it nowhere; fold() does that. The caller counts it
   /// in the directory's own `files`. ENOSPC when the room is used up.
   Status add_scanned_name(DirIndex dir, const FileStat& stat) TALLY_EXCLUDES(mutex_);
@@ -97,7 +100,8 @@ class HardLinks {
   /// recorded.
   bool meet_name(LinkIndex link, DirIndex dir) TALLY_EXCLUDES(mutex_);
 
-  /// All names have been met: takes out those that were not. Returns how many. Without `complete`
+  /// All names have been met: takes out those that were not. Returns how many. A directory with
+  /// another name of such an inode becomes suspect: its link count was not seen. Without `complete`
   /// they stay. To be followed by DirTree::end_recount().
   int64_t end_recount(DirIndex dir, bool complete) TALLY_EXCLUDES(mutex_);
 

@@ -25,6 +25,8 @@ constexpr std::chrono::milliseconds repair_delay_max = 60s;
 constexpr std::chrono::milliseconds pause_least = 10ms;
 // Between two of its rounds, so that a small tree is not audited without a break.
 constexpr std::chrono::milliseconds audit_break = 60s;
+// After an audit, before one because of a doubt: in terms of what it took.
+constexpr int rest_factor = 9;
 
 double seconds_since(std::chrono::steady_clock::time_point start) {
   return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
@@ -75,6 +77,7 @@ void Auditor::run_repairs() {
   if (scanning_) scan();
   std::chrono::milliseconds delay = repair_delay;
   while (sleep(delay)) {
+    audit_what_is_doubted();
     if (!has_suspects()) {
       delay = repair_delay;
       continue;
@@ -112,7 +115,18 @@ bool Auditor::repair() {
   const auto outcome =
       repairer_.walk(scanning_ ? Recounter::Scope::unscanned : Recounter::Scope::suspects,
                      [this](uint64_t) { return !stopping_.load(); });
+  if (outcome.has_unknown_names && !scanning_) doubt_everything();
   return outcome.directories > outcome.failed;
+}
+
+void Auditor::audit_what_is_doubted() {
+  if (!doubts_everything()) return;
+  {
+    const MutexLock lock(mutex_);
+    if (requested_ != served_ || Clock::now() < rests_until_) return;
+    ++requested_;
+  }
+  changed_.notify_all();
 }
 
 std::optional<unsigned> Auditor::scanned_percent() const {
@@ -151,6 +165,7 @@ void Auditor::run_audits() {
 
 void Auditor::audit(bool requested) {
   const auto start = Clock::now();
+  const uint64_t doubts = doubts_;
   uint64_t covered = 0;
   {
     const MutexLock lock(mutex_);
@@ -167,6 +182,8 @@ void Auditor::audit(bool requested) {
                  count_text(outcome.directories), count_text(outcome.entries), seconds_since(start),
                  count_text(outcome.differing));
   const MutexLock lock(mutex_);
+  doubts_settled_ = doubts;
+  rests_until_ = Clock::now() + rest_factor * (Clock::now() - start);
   // What was asked for in the middle of it needs another one.
   if (requested) served_ = covered;
   report_ = {.finished_at_s = ::time(nullptr),

@@ -107,7 +107,7 @@ void CounterText::append_value(Counter counter, const DirCounters& counters,
 
 /// A directory is exact as soon as all below it is scanned.
 void CounterText::append_state(const DirCounters& counters, const MountCounters& mount) {
-  if (!counters.suspect) return append("exact");
+  if (!counters.suspect && !mount.all_suspect) return append("exact");
   if (!mount.scanned_percent) return append("suspect");
   append("scanning ");
   append_number(*mount.scanned_percent);

@@ -38,6 +38,7 @@ enum class Counter : uint8_t {
 struct MountCounters {
   Bytes orphan_bytes = {};
   std::optional<unsigned> scanned_percent = {};  ///< while the tree is scanned
+  bool all_suspect = false;                      ///< something may have changed anywhere
 };
 
 /// A counter's value as decimal text, without a trailing NUL.

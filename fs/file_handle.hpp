@@ -51,6 +51,13 @@ class FileHandles {
   /// known.
   [[nodiscard]] unsigned long restrictions(uint32_t dev) const;
 
+  /// Devices that were decided on, and of each a descriptor for open_by_handle_at(2), which lives
+  /// as long as this object; -1 if its handles can't be used.
+  [[nodiscard]] std::size_t device_count() const {
+    return device_count_.load(std::memory_order_acquire);
+  }
+  [[nodiscard]] int mount_at(std::size_t i) const { return devices_[i].mount.get(); }
+
   /// The identity of an inode of this device that is open as `fd` (O_PATH will do).
   [[nodiscard]] Result<Identity> identify(uint32_t dev, int fd) const;
 

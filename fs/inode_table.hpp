@@ -221,6 +221,9 @@ class InodeTable {
     return !inode.nameless_;
   }
 
+  /// The devices of all inodes that were met.
+  [[nodiscard]] const FileHandles& handles() const { return handles_; }
+
   [[nodiscard]] uint32_t size() const TALLY_EXCLUDES(mutex_);
 
   /// How the inode's device is mounted below: see FileHandles.

@@ -50,8 +50,8 @@ constexpr uint64_t ring_cell_bytes = 2 * sizeof(uint64_t);
 // Descriptors that are not counted: one for each device below (FileHandles::devices_max); each
 // request thread's clone of /dev/fuse, and one that it opens for a moment (a caller's status, a
 // copy to close); the ring, the eventfd and such a moment's one of each queue of FUSE over
-// io_uring; and these: standard streams, the source, /dev/fuse, /proc/self/fd, syslog, and room for
-// what libraries open.
+// io_uring; and these: standard streams, the source, /dev/fuse, /proc/self/fd, syslog, those of
+// ChangeWatcher, and room for what libraries open.
 constexpr uint32_t descriptors_per_thread = 2;
 constexpr uint32_t descriptors_per_uring_queue = 3;
 constexpr uint32_t own_descriptors = 32;

@@ -93,6 +93,16 @@ Complaint read_scan_mode(std::string_view text, Options& options) {
   return {};
 }
 
+Complaint read_watch_mode(std::string_view text, Options& options) {
+  if (text == "auto")
+    options.watch = WatchMode::automatic;
+  else if (text == "off")
+    options.watch = WatchMode::off;
+  else
+    return "expected auto or off";
+  return {};
+}
+
 /// An option of ours: with a value, or (`flag`) without.
 struct Rule {
   std::string_view name;
@@ -133,6 +143,7 @@ constexpr std::array rules = {
          [](std::string_view v, Options& o) {
            return read_number(v, uint32_t{0}, uint32_t{1'000'000}, o.audit_operations_per_s);
          }},
+    Rule{"watch", false, [](std::string_view v, Options& o) { return read_watch_mode(v, o); }},
     Rule{"attr_timeout", false,
          [](std::string_view v, Options& o) {
            return read_number(v, 0.0, 3600.0, o.attribute_timeout_s);
@@ -224,6 +235,7 @@ constexpr auto option_help = R"(Options for -o, separated by commas:
   scan_threads=N             threads that scan, with scan=wait (from the processors)
   queue_depth=N              directories in flight per scanning thread (64)
   audit_iops=N               operations per second of the background audit, 0 for none (100)
+  watch=auto|off             recount what others change below a mount elsewhere (auto)
   attr_timeout=S             seconds for which the kernel may remember attributes (1)
   settle=S                   seconds after which a file that was written to is looked at again,
                              for blocks that move by themselves (30)

@@ -16,6 +16,10 @@ enum class UringMode { automatic, on, off };
 /// Whether the mount is up at once and scanned behind, or only when it has been scanned.
 enum class ScanMode { background, wait };
 
+/// Whether changes behind the mount are looked for all the time, where that can be had, or only by
+/// audits.
+enum class WatchMode { automatic, off };
+
 /// What the user asked for. What is nullopt follows from the machine: see Limits and Session.
 struct Options {
   std::string source;      ///< as given
@@ -39,6 +43,7 @@ struct Options {
   uint32_t queue_depth = 64;
   ScanMode scan = ScanMode::background;
   uint32_t audit_operations_per_s = 100;
+  WatchMode watch = WatchMode::automatic;
 
   bool allow_other = false;              ///< for root the session always allows it
   std::vector<std::string> mount_flags;  ///< restrictions for mount(2): "ro", "nosuid", …

@@ -11,6 +11,7 @@
 #include <spdlog/spdlog.h>
 
 #include "fs/auditor.hpp"
+#include "fs/change_watcher.hpp"
 #include "fs/invalidator.hpp"
 #include "fs/log.hpp"
 #include "fs/mount_table.hpp"
@@ -180,6 +181,18 @@ void Session::set_read_ahead() const {
                  place_.mountpoint);
 }
 
+/// Whoever looks for changes behind the mount, or null. Over itself the mount hides the source, and
+/// each change of ours would cost an event for nothing.
+std::unique_ptr<ChangeWatcher> Session::watch() {
+  if (options_.watch == WatchMode::off || place_.mountpoint == place_.source_path) return nullptr;
+  try {
+    return std::make_unique<ChangeWatcher>(filesystem_);
+  } catch (const std::system_error& error) {
+    spdlog::info("changes behind the mount are left to audits: {}", error.what());
+    return nullptr;
+  }
+}
+
 bool Session::serve() {
   Invalidator invalidator(filesystem_.stale(), invalidation_pause, [this](uint64_t node_id) {
     // An inode that the kernel has forgotten meanwhile is ENOENT, which is as good.
@@ -194,8 +207,11 @@ bool Session::serve() {
                                                                : Filesystem::Settling::as_it_is);
       });
   filesystem_.set_settler(&settler);
+  // Before the scan, so that nothing that others do meanwhile is missed.
+  const std::unique_ptr<ChangeWatcher> watcher = watch();
   Auditor auditor(filesystem_, options_.audit_operations_per_s, place_.source.get());
   filesystem_.set_auditor(&auditor);
+  if (watcher) watcher->start(auditor);
 
   const std::unique_ptr<fuse_loop_config, void (*)(fuse_loop_config*)> config(
       fuse_loop_cfg_create(), fuse_loop_cfg_destroy);
@@ -204,6 +220,7 @@ bool Session::serve() {
   const int outcome = fuse_session_loop_mt(session_.get(), config.get());
   rings_run_ = false;
 
+  if (watcher) watcher->stop();
   auditor.stop();
   filesystem_.set_auditor(nullptr);
   // Before the descriptor is closed, which the invalidator writes to.

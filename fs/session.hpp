@@ -11,6 +11,8 @@
 
 namespace tally::fs {
 
+class ChangeWatcher;
+
 /// One mount, from mount(2) to its end. Made on the main thread, after any fork.
 ///
 ///     Session session(options, limits, place, filesystem);
@@ -42,6 +44,7 @@ class Session {
 
   void exchange_init();
   void set_read_ahead() const;
+  std::unique_ptr<ChangeWatcher> watch();
 
   const Options& options_;
   const Limits& limits_;

@@ -1,8 +1,9 @@
 // tally: the command-line companion.
 //
-//     command line ─ subcommand ─ exit status (0: all counted, 1: something could not be, 2: usage)
+//     command line ─ subcommand ─ exit status (0: all counted and right, 1: something not, 2: usage)
 //
-// Each subcommand adds itself to the command line and returns what to do; see scan_command.hpp.
+// Each subcommand adds itself to the command line and returns what to do; see scan_command.hpp
+// and check_command.hpp.
 
 #include <cerrno>
 #include <cstdio>
@@ -14,6 +15,7 @@
 #include <CLI/CLI.hpp>
 
 #include "core/result.hpp"
+#include "tools/check_command.hpp"
 #include "tools/exit_status.hpp"
 #include "tools/scan_command.hpp"
 
@@ -27,6 +29,8 @@ int run(int argc, char** argv) {
   app.set_version_flag("-V,--version", "tally " TALLYFS_VERSION);
   ScanCommand scan;
   CLI::App* scan_line = scan.add_to(app);
+  CheckCommand check;
+  CLI::App* check_line = check.add_to(app);
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {
@@ -34,6 +38,7 @@ int run(int argc, char** argv) {
   }
   try {
     if (scan_line->parsed()) return scan.run();
+    if (check_line->parsed()) return check.run();
   } catch (const std::bad_alloc&) {
     std::cerr << "tally: not enough address space for these capacities: lower --max-dirs and "
                  "--max-links (or raise ulimit -v)\n";

@@ -30,6 +30,7 @@ TEST_CASE("without options everything has its documented default") {
   CHECK(line.options.data_path == tally::fs::DataPath::direct);
   CHECK(line.options.uring == tally::fs::UringMode::automatic);
   CHECK(line.options.directory_size == tally::fs::DirectorySize::recursive);
+  CHECK(line.options.watch == tally::fs::WatchMode::automatic);
   CHECK_FALSE(line.options.list_counters);
   CHECK_FALSE(line.options.directories_max.has_value());
   CHECK_FALSE(line.options.buffers.has_value());
@@ -44,16 +45,17 @@ TEST_CASE("without options everything has its documented default") {
 }
 
 TEST_CASE("every option of ours is read, wherever -o stands and however often") {
-  const CommandLine line =
-      parse({"-f", "-oio=buffered,uring=off", "/source", "/mountpoint", "-o",
-             "dirsize=native,list_xattr,one_file_system,max_dirs=1000,buffers=3,buffer_size=65536",
-             "-o", "scan_threads=5,queue_depth=7,attr_timeout=0.25,settle=0.5,allow_other,ro"});
+  const CommandLine line = parse(
+      {"-f", "-oio=buffered,uring=off", "/source", "/mountpoint", "-o",
+       "dirsize=native,list_xattr,one_file_system,max_dirs=1000,buffers=3,buffer_size=65536", "-o",
+       "scan_threads=5,queue_depth=7,attr_timeout=0.25,settle=0.5,watch=off,allow_other,ro"});
   REQUIRE(line.errors == std::vector<std::string>());
   REQUIRE(line.runnable());
   CHECK(line.options.source == "/source");
   CHECK(line.options.mountpoint == "/mountpoint");
   CHECK(line.options.data_path == tally::fs::DataPath::buffered);
   CHECK(line.options.uring == tally::fs::UringMode::off);
+  CHECK(line.options.watch == tally::fs::WatchMode::off);
   CHECK(line.options.directory_size == tally::fs::DirectorySize::native);
   CHECK(line.options.list_counters);
   CHECK(line.options.one_file_system);

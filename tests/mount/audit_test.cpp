@@ -48,7 +48,7 @@ TEST_CASE("an audit finds and corrects what others have changed in the lower dir
     REQUIRE(::mkdir(folders.source(path).c_str(), 0755) == 0);
   for (const char* path : {"a/grows", "a/goes", "a/deep/er/linked", "gone/too/file", "moves/1/f"})
     write_file(folders.source(path), "content");
-  const Mount mount(folders);
+  const Mount mount(folders, {.options = "watch=off"});
 
   // Known to the kernel or not, each of these is found.
   struct stat st{};
@@ -122,7 +122,7 @@ TEST_CASE("the audit that never ends heals what nobody asks for") {
   if (!can_mount()) return;
   const MountFolders folders;
   make_fake_tree(folders.source(), TreeShape::mixed, 14, 100);
-  const Mount mount(folders, {.options = "audit_iops=100000"});
+  const Mount mount(folders, {.options = "watch=off,audit_iops=100000"});
   write_file(mount.lower("new"), "made behind our back");
   const auto deadline = std::chrono::steady_clock::now() + 150s;
   while (!wrong_counters(mount, Compare::exact_parts).empty()) {

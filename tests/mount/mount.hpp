@@ -60,7 +60,7 @@ class Mount {
   [[nodiscard]] std::string at(const std::string& path = "") const;
   [[nodiscard]] std::string lower(const std::string& path = "") const;
 
-  [[nodiscard]] ChildProcess& daemon() { return *daemon_; }
+  [[nodiscard]] ChildProcess& daemon() const { return *daemon_; }
   [[nodiscard]] std::string log() const { return daemon_->output(); }
 
   /// Unmounts and waits for the daemon's end, whose status it checks.
