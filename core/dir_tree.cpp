@@ -373,6 +373,7 @@ void DirTree::mark_suspect(DirIndex dir) {
 
 void DirTree::suspect_upwards(DirIndex dir) {
   if (!dir) return;
+  suspicions_.fetch_add(1, std::memory_order_relaxed);
   const bool again = has_flag(dir, recounting);
   node(dir).flags.fetch_or(again ? doubt_own | doubt_renewed : doubt_own);
   doubt_upwards(parent(dir));

@@ -207,6 +207,9 @@ class DirTree {
   /// What is counted in `dir` may be wrong: it and all its ancestors say so until it is recounted.
   void mark_suspect(DirIndex dir) TALLY_EXCLUDES(lock_);
 
+  /// How often a directory has become suspect.
+  [[nodiscard]] uint64_t suspicions() const { return suspicions_.load(); }
+
   /// Whether `dir` itself is to be recounted; whether it or anything below is.
   [[nodiscard]] bool is_suspect(DirIndex dir) const { return has_flag(dir, doubt_own); }
   [[nodiscard]] bool has_suspects(DirIndex dir) const {
@@ -348,6 +351,7 @@ class DirTree {
   const uint32_t capacity_;
   std::atomic<uint32_t> size_ = 0;
   std::atomic<uint32_t> reserved_ = 0;  // DirectoryRooms
+  std::atomic<uint64_t> suspicions_ = 0;
   SharedMutex lock_;
   NodePool<DirNode, DirTag> pool_;
   KeyTable keys_;

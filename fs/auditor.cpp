@@ -75,14 +75,19 @@ bool Auditor::sleep(std::chrono::milliseconds duration) {
 
 void Auditor::run_repairs() {
   if (scanning_) scan();
+  DirTree& tree = filesystem_.accounts().tree();
   std::chrono::milliseconds delay = repair_delay;
-  while (sleep(delay)) {
+  Clock::time_point next_try = Clock::now();
+  uint64_t suspicions = 0;
+  while (sleep(repair_delay)) {
     audit_what_is_doubted();
-    if (!has_suspects()) {
-      delay = repair_delay;
-      continue;
-    }
+    // What could not be recounted is tried again more and more rarely, unless there is something
+    // new.
+    const bool is_due = Clock::now() >= next_try || tree.suspicions() != suspicions;
+    if (!has_suspects() || !is_due) continue;
     delay = repair() ? repair_delay : std::min(2 * delay, repair_delay_max);
+    next_try = Clock::now() + delay;
+    suspicions = tree.suspicions();
   }
 }
 

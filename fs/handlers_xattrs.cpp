@@ -86,7 +86,7 @@ Result<std::size_t> Filesystem::get_counter(NodeId node, const char* name, std::
   const CounterText text(
       *counter, counters,
       {.orphan_bytes = accounts_.orphan_bytes(),
-       .scanned_percent = auditor != nullptr ? auditor->scanned_percent() : std::nullopt,
+       .scanned_percent = auditor != nullptr ? auditor->scanned_percent() : std::optional(0U),
        .all_suspect = auditor != nullptr && auditor->doubts_everything()});
   return copy_value(text.view(), value);
 }

@@ -275,7 +275,7 @@ std::string AccountsModel::difference() {
   std::string found =
       first_difference(*accounts_, trees, {.strictness = strictness, .latest_ns = latest_ns()});
   const std::size_t nodes = tree_.dirs().size() + to_release_.size() + nodes_lost_;
-  if (found.empty() && accounts_->tree().nodes_held() != nodes)
+  if (found.empty() && !has_unsure_nodes_ && accounts_->tree().nodes_held() != nodes)
     found = "nodes held are " + std::to_string(accounts_->tree().nodes_held()) + ", should be " +
             std::to_string(nodes);
   return found;

@@ -220,6 +220,7 @@ class AccountsModel {
   ModelTree tree_;
   std::deque<DirIndex> to_release_;  // removed, and still known to the front end
   uint32_t nodes_lost_ = 0;          // see DirTree::give_back
+  bool has_unsure_nodes_ = false;    // nodes of which it is not known whether they are lost
   std::vector<DirIndex> gone_;       // went behind our back, and the front end does not know yet
   std::vector<std::pair<FileKey, DirIndex>> missing_;  // not met where they are counted
   bool is_disturbed_ = false;  // something went on behind our back: counters mean nothing

@@ -37,7 +37,14 @@ void AccountsModel::release_late(DirIndex dir) {
   to_release_.push_back(dir);
   if (to_release_.size() <= releases_delayed) return;
   const DirNode& node = accounts_->tree().node(to_release_.front());
-  if (node.files != 0 || (node.flags & has_lost) != 0) ++nodes_lost_;
+  const bool keeps_node = node.files != 0 || (node.flags & has_lost) != 0;
+  // One that is gone behind our back is still in the tree: what will be counted in it when it is
+  // taken out, by an audit, is not known now.
+  if (node.parent != 0 && keeps_node) {
+    has_unsure_nodes_ = true;
+  } else if (keeps_node) {
+    ++nodes_lost_;
+  }
   accounts_->tree().release(to_release_.front());
   to_release_.pop_front();
 }
@@ -205,6 +212,7 @@ bool AccountsModel::scan_again(const Operands& /*given*/) {
   gone_.clear();
   is_disturbed_ = false;
   nodes_lost_ = 0;
+  has_unsure_nodes_ = false;
   touched_.clear();
   tree_.lost_inos.clear();
   for (const uint32_t number : tree_.dirs().numbers()) {
