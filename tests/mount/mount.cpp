@@ -95,11 +95,15 @@ std::string MountFolders::native(const std::string& path) const {
 Mount::Mount(const MountFolders& folders, const Settings& settings)
     : mountpoint_(settings.over_itself ? folders.source() : folders.mountpoint()),
       lower_fd_(::open(folders.source().c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC)) {
-  // The tests of uring=on switch it on in the kernel for a while; no other test shall depend on
-  // that.
-  const bool names_uring = settings.options.find("uring=") != std::string::npos;
-  std::string options = names_uring ? settings.options : "uring=off";
-  if (!names_uring && !settings.options.empty()) options += "," + settings.options;
+  // Each mount says so if it depends on what other tests do to the machine: those of uring=on
+  // switch it on in the kernel for a while; and what they all do on one filesystem may be too much
+  // for a watcher, so that it doubts everything for a moment.
+  std::string options = settings.options;
+  for (const std::string option : {"uring=", "watch="}) {
+    if (settings.options.find(option) != std::string::npos) continue;
+    if (!options.empty()) options += ",";
+    options += option + "off";
+  }
   std::vector<std::string> arguments{"-f", "-o", options};
   arguments.push_back(folders.source());
   if (!settings.over_itself) arguments.push_back(mountpoint_);

@@ -41,7 +41,8 @@ class MountFolders {
 class Mount {
  public:
   struct Settings {
-    std::string options = "";  ///< what follows -o; with uring=off unless it says otherwise
+    std::string options =
+        "";  ///< what follows -o; with uring=off and watch=off unless it says otherwise
     bool over_itself = false;
     bool wait_for_scan = true;  ///< else it may still be going on when the constructor returns
     ChildProcess::Settings process = {};

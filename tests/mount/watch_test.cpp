@@ -40,7 +40,7 @@ using Clock = std::chrono::steady_clock;
 
 // "Within a second", on a machine where other tests run.
 constexpr auto soon = 3s;
-constexpr const char* watched_only = "audit_iops=0";
+constexpr const char* watched_only = "watch=auto,audit_iops=0";
 
 std::string state_of(const Mount& mount) {
   return read_xattr(mount.at(), "user.tally.state").value();
