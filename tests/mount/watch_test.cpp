@@ -22,6 +22,7 @@
 
 #include "tests/fake_tree.hpp"
 #include "tests/mount/counter_check.hpp"
+#include "tests/mount/lower_filesystem.hpp"
 #include "tests/mount/mount.hpp"
 #include "tests/mount/parity.hpp"
 #include "tests/mount/random_changes.hpp"
@@ -183,7 +184,9 @@ void make_small_tree(const MountFolders& folders) {
 
 TEST_CASE("every kind of change made in the lower directory is counted soon with no look-up") {
   if (!can_mount()) return;
-  const MountFolders folders;
+  // Of its own: on a filesystem that other tests use there may be too many events.
+  const LowerFilesystem alone(LowerKind::ext4, {.size_mib = 2048});
+  const MountFolders folders(alone.path());
   make_small_tree(folders);
   const Mount mount(folders, {.options = watched_only});
   Clock::duration longest{};
@@ -202,7 +205,9 @@ TEST_CASE("every kind of change made in the lower directory is counted soon with
 
 TEST_CASE("attributes that others change show in the newest change of the tree") {
   if (!can_mount()) return;
-  const MountFolders folders;
+  // Of its own: on a filesystem that other tests use there may be too many events.
+  const LowerFilesystem alone(LowerKind::ext4, {.size_mib = 2048});
+  const MountFolders folders(alone.path());
   make_small_tree(folders);
   const Mount mount(folders, {.options = watched_only});
   for (const char* path : {"a/b/file", "a/b"}) {
@@ -221,7 +226,9 @@ TEST_CASE("attributes that others change show in the newest change of the tree")
 TEST_CASE(
     "a file with several names that others change is right in all directories that have one") {
   if (!can_mount()) return;
-  const MountFolders folders;
+  // Of its own: on a filesystem that other tests use there may be too many events.
+  const LowerFilesystem alone(LowerKind::ext4, {.size_mib = 2048});
+  const MountFolders folders(alone.path());
   make_small_tree(folders);
   REQUIRE(::link(folders.source("c/linked").c_str(), folders.source("d/other").c_str()) == 0);
   const Mount mount(folders, {.options = watched_only});
@@ -240,7 +247,9 @@ TEST_CASE(
 
 TEST_CASE("a second name made by others for a file that nobody has looked at counts once") {
   if (!can_mount()) return;
-  const MountFolders folders;
+  // Of its own: on a filesystem that other tests use there may be too many events.
+  const LowerFilesystem alone(LowerKind::ext4, {.size_mib = 2048});
+  const MountFolders folders(alone.path());
   make_small_tree(folders);
   const Mount mount(folders, {.options = watched_only});
   REQUIRE(::link(mount.lower("c/linked").c_str(), mount.lower("d/other").c_str()) == 0);
@@ -254,7 +263,9 @@ TEST_CASE("a second name made by others for a file that nobody has looked at cou
 
 TEST_CASE("what others write through a mapping is counted when they have closed it") {
   if (!can_mount()) return;
-  const MountFolders folders;
+  // Of its own: on a filesystem that other tests use there may be too many events.
+  const LowerFilesystem alone(LowerKind::ext4, {.size_mib = 2048});
+  const MountFolders folders(alone.path());
   const Mount mount(folders, {.options = watched_only});
   constexpr size_t size = 1 << 20;
   {
@@ -275,7 +286,9 @@ TEST_CASE("what others write through a mapping is counted when they have closed 
 
 TEST_CASE("blocks that move when the data of others is written back are counted then") {
   if (!can_mount()) return;
-  const MountFolders folders;
+  // Of its own: on a filesystem that other tests use there may be too many events.
+  const LowerFilesystem alone(LowerKind::ext4, {.size_mib = 2048});
+  const MountFolders folders(alone.path());
   const Mount mount(folders, {.options = watched_only});
   for (int i = 0; i < 20; ++i) {
     // Many extents, whose tree takes blocks of its own.
@@ -297,7 +310,9 @@ TEST_CASE("changes on a filesystem mounted below the source are watched once it 
     ~Nested() { ::umount2(path.c_str(), MNT_DETACH); }
     const std::string path;
   };
-  const MountFolders folders;
+  // Of its own: on a filesystem that other tests use there may be too many events.
+  const LowerFilesystem alone(LowerKind::ext4, {.size_mib = 2048});
+  const MountFolders folders(alone.path());
   const Nested nested(folders.source("nested"));
   REQUIRE(::mkdir((nested.path + "/folder").c_str(), 0755) == 0);
   const Mount mount(folders, {.options = watched_only});
@@ -312,7 +327,9 @@ TEST_CASE("a storm of changes by others and through the mount ends exact") {
   if (!can_mount()) return;
   const uint64_t seed = seed_or(21);
   INFO("seed " << seed);
-  const MountFolders folders;
+  // Of its own: on a filesystem that other tests use there may be too many events.
+  const LowerFilesystem alone(LowerKind::ext4, {.size_mib = 2048});
+  const MountFolders folders(alone.path());
   make_fake_tree(folders.source(), TreeShape::mixed, seed, 600);
   for (const char* path : {"others", "ours", "both", "both/1", "both/2"})
     REQUIRE(::mkdir(folders.source(path).c_str(), 0777) == 0);
@@ -356,7 +373,9 @@ TEST_CASE("our own changes make nothing suspect") {
   if (!can_mount()) return;
   const uint64_t seed = seed_or(22);
   INFO("seed " << seed);
-  const MountFolders folders;
+  // Of its own: on a filesystem that other tests use there may be too many events.
+  const LowerFilesystem alone(LowerKind::ext4, {.size_mib = 2048});
+  const MountFolders folders(alone.path());
   const Mount mount(folders, {.options = watched_only});
   std::atomic<bool> over = false;
   std::thread writer([&] {
@@ -378,7 +397,9 @@ TEST_CASE("our own changes make nothing suspect") {
 
 TEST_CASE("with watch=off nothing is seen of a change behind the mount") {
   if (!can_mount()) return;
-  const MountFolders folders;
+  // Of its own: on a filesystem that other tests use there may be too many events.
+  const LowerFilesystem alone(LowerKind::ext4, {.size_mib = 2048});
+  const MountFolders folders(alone.path());
   const Mount mount(folders, {.options = "watch=off,audit_iops=0"});
   write_file(mount.lower("file"), "content");
   std::this_thread::sleep_for(soon);
@@ -391,7 +412,9 @@ TEST_CASE("events that the kernel has lost are made good by an audit") {
   std::ifstream("/proc/sys/fs/fanotify/max_queued_events") >> events_max;
   REQUIRE(events_max > 0);
   REQUIRE(events_max < 100'000);
-  const MountFolders folders;
+  // Of its own: on a filesystem that other tests use there may be too many events.
+  const LowerFilesystem alone(LowerKind::ext4, {.size_mib = 2048});
+  const MountFolders folders(alone.path());
   const Mount mount(folders, {.options = watched_only});
   // Events of one directory become one: as many directories as there may be events, and some.
   const size_t directories = events_max + 1000;
