@@ -235,7 +235,10 @@ Result<DirIndex> Accounts::dir_created(DirIndex parent, const FileStat& now) {
 
 Result<DirIndex> Accounts::dir_found(DirIndex parent, const FileStat& now, bool is_mount_root) {
   if (const DirIndex dir = tree_.hold(now.key)) {
-    if (tree_.parent(dir) != parent && !is_mount_root) dir_moved(dir, parent, now);
+    if (tree_.parent(dir) == parent || is_mount_root) return dir;
+    dir_moved(dir, parent, now);
+    // What else happened to it is not known; nor whether it is the one that had its number.
+    tree_.mark_suspect(dir);
     return dir;
   }
   // Not the room that a mkdir has been promised.

@@ -84,18 +84,25 @@ Status HardLinks::record_anew(LinkIndex link, DirIndex dir) {
 }
 
 bool HardLinks::unrecord(LinkIndex link, DirIndex dir) {
-  Link& inode = links_[link];
+  const NameIndex name = find_name(link, dir, [](const Name&) { return true; });
+  if (!name) return false;
+  unrecord(name, 1);
+  return true;
+}
+
+/// Takes out `count` of the names that one record stands for.
+void HardLinks::unrecord(NameIndex name, uint32_t count) {
+  Name& record = names_[name];
+  Link& inode = links_[record.link];
+  inode.names -= count;
+  record.count -= count;
+  if (record.count != 0) return;
   NameIndex* place = &inode.first_name;
-  while (*place && names_[*place].dir != dir)
+  while (*place != name)
     place = &names_[*place].next_of_link;
-  if (!*place) return false;
-  --inode.names;
-  const NameIndex name = *place;
-  if (--names_[name].count != 0) return true;
-  *place = names_[name].next_of_link;
+  *place = record.next_of_link;
   unlink_from_dir(name);
   (void)names_.release(name);
-  return true;
 }
 
 void HardLinks::link_into_dir(NameIndex name) {
@@ -370,11 +377,12 @@ int64_t HardLinks::end_recount(DirIndex dir, bool complete) {
     const NameIndex next = names_[name].next_in_dir;
     const LinkIndex link = names_[name].link;
     const uint32_t unmet = std::exchange(names_[name].unmet, 0);
-    name = next;
+    const NameIndex unmet_name = std::exchange(name, next);
     if (unmet == 0 || !complete) continue;
     visit_names(link);
-    for (uint32_t i = 0; i < unmet; ++i)
-      lose_name(link, dir);
+    unrecord(unmet_name, unmet);  // this record and no other: the next one stays
+    visit_upwards(dir, 0, -static_cast<int32_t>(unmet));
+    tree_.add_entries(dir, -int64_t{unmet});
     settle(link, counted_stat(link));
     removed += unmet;
     // How many names are left shows where one of them is met.

@@ -163,6 +163,7 @@ class HardLinks {
   Status record(LinkIndex link, DirIndex dir) TALLY_REQUIRES(mutex_);
   Status record_anew(LinkIndex link, DirIndex dir) TALLY_REQUIRES(mutex_);
   bool unrecord(LinkIndex link, DirIndex dir) TALLY_REQUIRES(mutex_);
+  void unrecord(NameIndex name, uint32_t count) TALLY_REQUIRES(mutex_);
   void link_into_dir(NameIndex name) TALLY_REQUIRES(mutex_);
   void unlink_from_dir(NameIndex name) TALLY_REQUIRES(mutex_);
 

@@ -120,7 +120,7 @@ bool Recounter::descend() {
     ++operations_;
     while (const dirent64* entry = walked_.next_entry()) {
       level.position = entry->d_off;
-      if (!is_wanted(fd->get(), *entry, level.by_stat ? 0 : (*directory)->key().dev)) continue;
+      if (!is_wanted(fd->get(), *entry, (*directory)->key().dev, level.by_stat)) continue;
       const auto found = filesystem_.find(*directory, entry->d_name);
       operations_ += 2;
       if (!found || !is_child(found->inode, *directory)) continue;
@@ -143,17 +143,18 @@ bool Recounter::has_suspects_left(const PinnedInode& directory) {
   return tree.has_suspects(dir);
 }
 
-/// Whether an entry is a directory that the walk is to visit. `listed_dev`: the device of the
-/// number that it is listed with, 0 if that number is not to be trusted.
-bool Recounter::is_wanted(int fd, const dirent64& entry, uint32_t listed_dev) {
+/// Whether an entry is a directory that the walk is to visit. `by_stat`: only those that the number
+/// they are listed with does not lead to; by that number the others have been visited.
+bool Recounter::is_wanted(int fd, const dirent64& entry, uint32_t dev, bool by_stat) {
   if (entry.d_type != DT_DIR && entry.d_type != DT_UNKNOWN) return false;
   DirTree& tree = filesystem_.accounts_.tree();
-  DirIndex dir = tree.find({.ino = entry.d_ino, .dev = listed_dev});
-  if (!dir) {
+  const FileKey listed = {.ino = entry.d_ino, .dev = dev};
+  DirIndex dir = tree.find(listed);
+  if (!dir || by_stat) {
     // Something is mounted on it, or the number that the directory says is not that of the inode.
     ++operations_;
     const auto stat = stat_at(fd, entry.d_name);
-    if (!stat || !stat->is_directory()) return false;
+    if (!stat || !stat->is_directory() || (by_stat && stat->key == listed)) return false;
     dir = tree.find(stat->key);
   }
   return dir && (scope_ == Scope::everything || tree.has_suspects(dir));

@@ -77,7 +77,7 @@ class Recounter {
   bool rest();
   [[nodiscard]] bool is_child(const PinnedInode& inode, const PinnedInode& directory) const;
   [[nodiscard]] bool has_suspects_left(const PinnedInode& directory);
-  [[nodiscard]] bool is_wanted(int fd, const dirent64& entry, uint32_t listed_dev);
+  [[nodiscard]] bool is_wanted(int fd, const dirent64& entry, uint32_t dev, bool by_stat);
 
   void recount(const PinnedInode& directory);
   void warm_up(int fd);

@@ -151,6 +151,17 @@ TEST_CASE(
   CHECK(read_xattr(mount.at(), "user.tally.state").value() == "suspect");
 }
 
+TEST_CASE("deep below many directories one without room costs a scan no more than its way down") {
+  if (!can_mount()) return;
+  const MountFolders folders;
+  std::string path = folders.source();
+  for (int depth = 0; depth < 60; ++depth)
+    REQUIRE(::mkdir((path += "/d").c_str(), 0755) == 0);
+  const Mount mount(folders, {.options = "max_dirs=50", .life_max = 60s});
+  CHECK(read_xattr(mount.at(), "user.tally.state").value() == "suspect");
+  CHECK(counter(mount.at(), "rsubdirs") == 49);
+}
+
 TEST_CASE("max_dirs refuses the directory that is too much, with ENOSPC, and nothing else") {
   if (!can_mount()) return;
   const MountFolders folders;
