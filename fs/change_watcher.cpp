@@ -146,9 +146,13 @@ std::size_t ChangeWatcher::take_events() {
     if (got <= 0) return count;  // EAGAIN: no more
     auto left = static_cast<std::size_t>(got);
     const bool is_last = left < buffer_.size() / 2;
-    const auto* event = reinterpret_cast<const fanotify_event_metadata*>(buffer_.data());
-    for (; FAN_EVENT_OK(event, left); event = FAN_EVENT_NEXT(event, left)) {
-      take(*event);
+    // Copied, since the kernel aligns events to four bytes only, and their type wants eight.
+    fanotify_event_metadata event;
+    for (const std::byte* at = buffer_.data(); left >= sizeof event;
+         at += event.event_len, left -= event.event_len) {
+      std::memcpy(&event, at, sizeof event);
+      if (event.event_len < sizeof event || event.event_len > left) break;
+      take(event, at + event.metadata_len);
       ++count;
     }
     // What comes while these were taken waits for the next go.
@@ -157,13 +161,12 @@ std::size_t ChangeWatcher::take_events() {
   return count;
 }
 
-void ChangeWatcher::take(const fanotify_event_metadata& event) {
+void ChangeWatcher::take(const fanotify_event_metadata& event, const std::byte* records) {
   if ((event.mask & FAN_Q_OVERFLOW) != 0) return auditor_->doubt_everything();
   if (event.pid == own_pid_) return;
   // One record follows, of the directory; by its type the kernel says whether the change was one of
   // a name in it.
-  const auto* about = reinterpret_cast<const fanotify_event_info_fid*>(
-      reinterpret_cast<const std::byte*>(&event) + event.metadata_len);
+  const auto* about = reinterpret_cast<const fanotify_event_info_fid*>(records);
   if (event.event_len < event.metadata_len + sizeof *about + sizeof(file_handle)) return;
   const uint8_t type = about->hdr.info_type;
   if (type != FAN_EVENT_INFO_TYPE_DFID && type != FAN_EVENT_INFO_TYPE_FID) return;

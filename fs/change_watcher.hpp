@@ -77,7 +77,7 @@ class ChangeWatcher {
   void run();
   void wait(int fd, std::chrono::milliseconds limit) const;
   std::size_t take_events();
-  void take(const fanotify_event_metadata& event);
+  void take(const fanotify_event_metadata& event, const std::byte* records);
   void take_directory(const fanotify_event_info_fid& about, uint64_t mask);
   [[nodiscard]] int mount_of(const fsid_t& id) const;
   void note(const FileKey& key, bool is_data);
