@@ -20,6 +20,7 @@
 
 #include "core/human_text.hpp"
 #include "core/result.hpp"
+#include "fs/counters_xattr.hpp"
 #include "tools/exit_status.hpp"
 
 namespace tally::tools {
@@ -30,9 +31,10 @@ using namespace std::chrono_literals;
 using Clock = std::chrono::steady_clock;
 using Json = nlohmann::ordered_json;
 
-constexpr const char* audit_name = "user.tally.audit";
-constexpr const char* state_name = "user.tally.state";
-constexpr std::string_view audit_now = "now";
+using fs::audit_name;
+using fs::audit_now;
+
+constexpr std::string_view state_name = "user.tally.state";
 constexpr auto poll_pause = 20ms;
 // What the audit has corrected may leave new directories to be recounted for a moment.
 constexpr auto repair_limit = 5s;
@@ -52,15 +54,16 @@ std::string mount_root_of(const std::string& path) {
   }
 }
 
-Result<std::string> attribute(const std::string& path, const char* name) {
+Result<std::string> attribute(const std::string& path, std::string_view name) {
   std::array<char, 4096> value;
-  const ssize_t size = ::getxattr(path.c_str(), name, value.data(), value.size());
+  const ssize_t size =
+      ::getxattr(path.c_str(), std::string(name).c_str(), value.data(), value.size());
   if (size < 0) return last_error();
   return std::string(value.data(), static_cast<std::size_t>(size));
 }
 
 /// An attribute of a mount that is live.
-std::string required(const std::string& root, const char* name) {
+std::string required(const std::string& root, std::string_view name) {
   auto value = attribute(root, name);
   if (!value)
     throw std::runtime_error("the mount at " + root + " is gone: " + value.error().message());
@@ -74,7 +77,8 @@ void ask_for_audit(const std::string& path, const std::string& root) {
     throw std::runtime_error(is_other ? path + " is not in a TallyFS mount"
                                       : "cannot check " + path + ": " + known.error().message());
   }
-  if (::setxattr(root.c_str(), audit_name, audit_now.data(), audit_now.size(), 0) != 0)
+  if (::setxattr(root.c_str(), std::string(audit_name).c_str(), audit_now.data(), audit_now.size(),
+                 0) != 0)
     throw std::runtime_error("cannot have " + root + " recounted: " + Errno{errno}.message());
 }
 
