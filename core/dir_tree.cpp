@@ -254,10 +254,9 @@ void DirTree::apply_upwards(DirIndex dir, DirIndex end, const Delta& delta, Time
     add(dir, delta, ctime_ns);
 }
 
-void DirTree::apply(DirIndex dir, const Delta& delta, TimeNs ctime_ns, int64_t entries) {
+void DirTree::apply(DirIndex dir, const Delta& delta, TimeNs ctime_ns) {
   const TimeNs clamped_ns = clamp_to_now(ctime_ns);
   ReaderLock lock(lock_);
-  add_entries(dir, entries);
   // The record of a file that moved behind our back may name a directory that has gone since.
   if (!is_attached(dir)) return;
   apply_upwards(dir, {}, delta, clamped_ns);

@@ -70,6 +70,7 @@ enum DirFlag : uint8_t {
   recounting = 8,     ///< between begin_recount() and end_recount()
   unseen = 16,        ///< a recount of the parent has not met it (yet)
   has_lost = 32,      ///< a recount has taken files out of it, whose records may still name it
+  claimed = 64,       ///< see DirTree::claim
 };
 
 /// One directory. The recursive counters include what is below; `disk` and `unique` also include
@@ -162,12 +163,10 @@ class DirTree {
 
   /// Applies a change to `dir` and all its ancestors, raises their rctime to `ctime_ns` (clamped to
   /// now) and their rgen, and reports those that are watched. Nothing if `dir` is removed.
-  /// `dir` itself has `entries` more non-directories.
-  void apply(DirIndex dir, const Delta& delta, TimeNs ctime_ns, int64_t entries = 0)
-      TALLY_EXCLUDES(lock_);
+  void apply(DirIndex dir, const Delta& delta, TimeNs ctime_ns) TALLY_EXCLUDES(lock_);
 
-  /// As apply(), of a file that is counted at `place`. False, with nothing changed, if the place is
-  /// stale.
+  /// As apply(), of a file that is counted at `place`, whose directory has `entries` more
+  /// non-directories. False, with nothing changed, if the place is stale.
   [[nodiscard]] bool apply_file(FilePlace place, const Delta& delta, TimeNs ctime_ns,
                                 int64_t entries = 0) TALLY_EXCLUDES(lock_);
 
@@ -210,15 +209,36 @@ class DirTree {
   /// How often a directory has become suspect.
   [[nodiscard]] uint64_t suspicions() const { return suspicions_.load(); }
 
-  /// Whether `dir` itself is to be recounted; whether it or anything below is.
+  /// Whether `dir` itself is to be recounted; whether it or anything below is; or anything below.
   [[nodiscard]] bool is_suspect(DirIndex dir) const { return has_flag(dir, doubt_own); }
   [[nodiscard]] bool has_suspects(DirIndex dir) const {
     return has_flag(dir, doubt_own | doubt_below);
   }
 
+  [[nodiscard]] bool has_suspects_below(DirIndex dir) const { return has_flag(dir, doubt_below); }
+
   /// If none of `dir`'s children has suspects, it has none below either from now on. Costs a look
   /// at each child.
   void settle_suspects_below(DirIndex dir) TALLY_EXCLUDES(lock_);
+
+  /// Who walks a tree together with others claims the directories on its way, for the others to
+  /// begin elsewhere; it excludes nobody. True for the first one, until end_claim().
+  [[nodiscard]] bool claim(DirIndex dir) {
+    return (node(dir).flags.fetch_or(claimed) & claimed) == 0;
+  }
+  void end_claim(DirIndex dir) { node(dir).flags.fetch_and(static_cast<uint8_t>(~claimed)); }
+  [[nodiscard]] bool is_claimed(DirIndex dir) const { return has_flag(dir, claimed); }
+
+  /// Whether somebody is between begin_recount() and end_recount().
+  [[nodiscard]] bool is_being_recounted(DirIndex dir) const { return has_flag(dir, recounting); }
+
+  /// Whether a child of `dir` has suspects and nobody is at it. Costs a look at each child.
+  [[nodiscard]] bool has_unclaimed_suspects_below(DirIndex dir) TALLY_EXCLUDES(lock_) {
+    ReaderLock lock(lock_);
+    for (DirIndex child{node(dir).first_child}; child; child = {node(child).next_sibling})
+      if (has_suspects(child) && !has_flag(child, claimed | recounting)) return true;
+    return false;
+  }
 
   /// From now on the first change of `dir`'s rbytes, the only counter that shows in attributes,
   /// reports `watcher` (not 0) once to the StaleList and ends the watch. Call it before reading the
@@ -271,6 +291,9 @@ class DirTree {
     Blocks blocks;
     int64_t count = 0;
   };
+
+  /// Recounts that may be under way.
+  static constexpr std::size_t recounts_max = 32;
 
   /// Recount (recount.hpp): all files counted in `dir`, of whose entries `linked_names` are
   /// hard-linked, are to be met from now on, and all its children. ENOENT if the directory is
@@ -345,7 +368,6 @@ class DirTree {
     std::atomic<int64_t> blocks;
     std::atomic<int64_t> files;
   };
-  static constexpr std::size_t recounts_max = 16;
   [[nodiscard]] Unmet& unmet_of(DirIndex dir) TALLY_REQUIRES_SHARED(lock_);
 
   const uint32_t capacity_;

@@ -36,9 +36,6 @@ class DirectoryReader {
   /// former may be left unknown, the latter is that of a directory which a mount covers.
   const dirent64* next_entry();
 
-  /// Whether the part that was read leaves room for another entry: mostly there is no other part.
-  [[nodiscard]] bool is_short() const { return filled_bytes_ < buffer_size_bytes / 2; }
-
   /// The inode number under which the first part lists the directory itself, or 0: no filesystem
   /// is obliged to list it, or to get it right.
   [[nodiscard]] uint64_t own_ino() const;

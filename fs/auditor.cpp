@@ -1,15 +1,16 @@
 #include "fs/auditor.hpp"
 
-#include <unistd.h>
-
 #include <algorithm>
 #include <cstdio>
 #include <ctime>
+#include <system_error>
+#include <utility>
 
 #include <spdlog/spdlog.h>
 
 #include "core/human_text.hpp"
 #include "fs/background_thread.hpp"
+#include "fs/write_out.hpp"
 
 namespace tally::fs {
 
@@ -21,6 +22,14 @@ using namespace std::chrono_literals;
 // whole the next try is, at most.
 constexpr std::chrono::milliseconds repair_delay = 200ms;
 constexpr std::chrono::milliseconds repair_delay_max = 60s;
+// Half of the recounts that may be under way.
+constexpr uint32_t scan_threads_max = DirTree::recounts_max / 2;
+// So many walks in a row that got nowhere end a scan; and how long it rests after each.
+constexpr int fruitless_walks_max = 8;
+constexpr std::chrono::milliseconds fruitless_pause = 10ms;
+// Who helps a scan and finds nothing to do looks again so soon, at first, and so late in the end.
+constexpr std::chrono::milliseconds idle_pause_least = 1ms;
+constexpr std::chrono::milliseconds idle_pause_most = 64ms;
 // The audit that never ends sleeps at least so long at a time.
 constexpr std::chrono::milliseconds pause_least = 10ms;
 // Between two of its rounds, so that a small tree is not audited without a break.
@@ -34,13 +43,16 @@ double seconds_since(std::chrono::steady_clock::time_point start) {
 
 }  // namespace
 
-Auditor::Auditor(Filesystem& filesystem, uint32_t operations_per_s, int source_fd)
+Auditor::Auditor(Filesystem& filesystem, const Settings& settings, const Place& place)
     : filesystem_(filesystem),
-      operations_per_s_(operations_per_s),
-      source_fd_(source_fd),
+      audit_operations_per_s_(settings.operations_per_s),
+      place_(place),
       repairer_(filesystem),
       auditor_(filesystem),
       scanning_(has_suspects()) {
+  const uint32_t scan_threads = std::min(settings.scan_threads, scan_threads_max);
+  while (scanning_ && scan_helpers_.size() + 1 < scan_threads)
+    scan_helpers_.push_back(std::make_unique<Recounter>(filesystem));
   repairs_ = start_background_thread("repairs", [this] { run_repairs(); });
   audits_ = start_background_thread("audits", [this] { run_audits(); });
 }
@@ -92,12 +104,20 @@ void Auditor::run_repairs() {
 }
 
 /// The totals are exact as soon as no directory is suspect any more: each has been recounted then.
+/// A walk that recounts nothing may have been passed by a directory that moved the other way; what
+/// is left after some of these can't be recounted just now.
 void Auditor::scan() {
   const auto start = Clock::now();
-  ::syncfs(source_fd_);
-  bool goes_on = true;
-  while (goes_on && has_suspects() && !stopping_)
-    goes_on = repair();
+  write_out(place_);
+  int fruitless_walks = 0;
+  while (fruitless_walks < fruitless_walks_max && has_suspects() && !stopping_) {
+    if (scan_together()) {
+      fruitless_walks = 0;
+    } else {
+      ++fruitless_walks;
+      sleep(fruitless_pause);
+    }
+  }
   scanning_ = false;
   if (stopping_) return;
   const DirCounters totals =
@@ -115,12 +135,45 @@ void Auditor::scan() {
         count_text(tree.capacity()));
 }
 
+/// A walk of this thread, and as many of the helpers as there is time for meanwhile. False if none
+/// of them got on: nothing was recounted, or only what could not be read.
+bool Auditor::scan_together() {
+  std::atomic<bool> over = false;
+  std::atomic<bool> got_on = false;
+  const auto walk = [&](Recounter& recounter, const Recounter::Pace& pace) {
+    const auto outcome = recounter.walk(Recounter::Scope::unscanned, pace);
+    const bool has_got_on = outcome.directories > outcome.failed;
+    if (has_got_on) got_on = true;
+    return has_got_on;
+  };
+  const auto help = [&](Recounter& recounter) {
+    auto pause = idle_pause_least;
+    while (!over && !stopping_) {
+      const bool has_got_on = walk(recounter, [&](uint64_t) { return !over && !stopping_; });
+      pause = has_got_on ? idle_pause_least : std::min(2 * pause, idle_pause_most);
+      if (!has_got_on && !over) std::this_thread::sleep_for(pause);
+    }
+  };
+  std::vector<std::thread> helpers;
+  for (const auto& recounter : scan_helpers_) {
+    try {
+      helpers.push_back(start_background_thread("scan", [&] { help(*recounter); }));
+    } catch (const std::system_error&) {
+      break;  // fewer do it, too
+    }
+  }
+  walk(repairer_, [&](uint64_t) { return !stopping_.load(); });
+  over = true;
+  for (std::thread& helper : helpers)
+    helper.join();
+  return got_on;
+}
+
 /// False if it did not get on: all that is left could not be recounted just now.
 bool Auditor::repair() {
   const auto outcome =
-      repairer_.walk(scanning_ ? Recounter::Scope::unscanned : Recounter::Scope::suspects,
-                     [this](uint64_t) { return !stopping_.load(); });
-  if (outcome.has_unknown_names && !scanning_) doubt_everything();
+      repairer_.walk(Recounter::Scope::suspects, [this](uint64_t) { return !stopping_.load(); });
+  if (outcome.has_unknown_names) doubt_everything();
   return outcome.directories > outcome.failed;
 }
 
@@ -137,7 +190,10 @@ void Auditor::audit_what_is_doubted() {
 std::optional<unsigned> Auditor::scanned_percent() const {
   if (!scanning_) return std::nullopt;
   const uint64_t known = std::max<uint64_t>(filesystem_.accounts().tree().size(), 1);
-  return static_cast<unsigned>(std::min<uint64_t>(repairer_.directories() * 100 / known, 99));
+  uint64_t scanned = repairer_.directories();
+  for (const auto& helper : scan_helpers_)
+    scanned += helper->directories();
+  return static_cast<unsigned>(std::min<uint64_t>(scanned * 100 / known, 99));
 }
 
 // --- Auditing --------------------------------------------------------------------------------
@@ -156,7 +212,7 @@ void Auditor::run_audits() {
     bool requested = false;
     {
       const MutexLock lock(mutex_);
-      while (!stopping_ && requested_ == served_ && (operations_per_s_ == 0 || !rested))
+      while (!stopping_ && requested_ == served_ && (audit_operations_per_s_ == 0 || !rested))
         rested = !changed_.wait_until(mutex_, Clock::now() + audit_break);
       requested = requested_ != served_;
     }
@@ -176,7 +232,7 @@ void Auditor::audit(bool requested) {
     const MutexLock lock(mutex_);
     covered = requested_;
   }
-  if (requested) ::syncfs(source_fd_);
+  if (requested) write_out(place_);
   const auto outcome = auditor_.walk(Recounter::Scope::everything, pace_of_audit(requested));
   if (!outcome.finished) return;
   if (outcome.differing != 0)
@@ -203,7 +259,7 @@ void Auditor::audit(bool requested) {
 Recounter::Pace Auditor::pace_of_audit(bool requested) {
   if (requested) return [this](uint64_t) { return !stopping_.load(); };
   return [this, owed = 0ms](uint64_t operations) mutable {
-    owed += std::chrono::milliseconds(operations * 1000 / operations_per_s_);
+    owed += std::chrono::milliseconds(operations * 1000 / audit_operations_per_s_);
     if (owed >= pause_least && !sleep(std::exchange(owed, 0ms))) return false;
     const MutexLock lock(mutex_);
     return !stopping_ && requested_ == served_;

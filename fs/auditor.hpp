@@ -3,11 +3,14 @@
 #include <atomic>
 #include <chrono>
 #include <cstdint>
+#include <memory>
 #include <optional>
 #include <span>
 #include <thread>
+#include <vector>
 
 #include "core/thread_safety.hpp"
+#include "fs/preflight.hpp"
 #include "fs/recounter.hpp"
 
 namespace tally::fs {
@@ -27,14 +30,18 @@ struct AuditReport {
 /// - recounts directories that become suspect, at once;
 /// - audits: recounts everything when asked to, at full speed, and all the time at a low rate.
 ///
-/// One thread scans and repairs, another one audits, so that repairs don't wait for the end of an
-/// audit that takes hours. Thread-safe.
+/// One thread repairs, and scans together with others; another one audits, so that repairs don't
+/// wait for the end of an audit that takes hours. Thread-safe.
 class Auditor {
  public:
-  /// Starts the threads. `operations_per_s`: the rate of the audit that never ends, in operations
-  /// on the lower filesystem; 0 for none. The filesystem must outlive the auditor. Throws
-  /// std::bad_alloc, std::system_error.
-  Auditor(Filesystem& filesystem, uint32_t operations_per_s, int source_fd);
+  struct Settings {
+    uint32_t operations_per_s;  ///< of the audit that never ends, on the lower filesystem; 0: none
+    uint32_t scan_threads;      ///< 1 at least; more than are of use are not started
+  };
+
+  /// Starts the threads. Filesystem and place must outlive the auditor. Throws std::bad_alloc,
+  /// std::system_error.
+  Auditor(Filesystem& filesystem, const Settings& settings, const Place& place);
 
   /// stop().
   ~Auditor();
@@ -66,6 +73,7 @@ class Auditor {
 
   void run_repairs() TALLY_EXCLUDES(mutex_);
   void scan() TALLY_EXCLUDES(mutex_);
+  bool scan_together() TALLY_EXCLUDES(mutex_);
   bool repair() TALLY_EXCLUDES(mutex_);
   void audit_what_is_doubted() TALLY_EXCLUDES(mutex_);
   void run_audits() TALLY_EXCLUDES(mutex_);
@@ -75,10 +83,11 @@ class Auditor {
   [[nodiscard]] bool has_suspects();
 
   Filesystem& filesystem_;
-  const uint32_t operations_per_s_;
-  const int source_fd_;
+  const uint32_t audit_operations_per_s_;
+  const Place& place_;
   Recounter repairer_;
   Recounter auditor_;
+  std::vector<std::unique_ptr<Recounter>> scan_helpers_;
   std::atomic<bool> stopping_ = false;
   std::atomic<bool> scanning_;
   std::atomic<uint64_t> doubts_ = 0;

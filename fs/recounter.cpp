@@ -2,11 +2,11 @@
 
 #include <dirent.h>
 #include <fcntl.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
-#include <chrono>
 #include <utility>
 
 #include "core/hot_path_guard.hpp"
@@ -43,6 +43,14 @@ bool is_no_loss(Errno error) {
   }
 }
 
+/// How often this thread has had to wait for something. Unlike the time that a call takes it does
+/// not depend on what else the machine does.
+long waits_of_this_thread() {
+  rusage usage{};
+  ::getrusage(RUSAGE_THREAD, &usage);
+  return usage.ru_nvcsw;
+}
+
 }  // namespace
 
 Recounter::Recounter(Filesystem& filesystem)
@@ -58,7 +66,6 @@ Recounter::Outcome Recounter::walk(Scope scope, const Pace& pace) {
   scope_ = scope;
   pace_ = &pace;
   outcome_ = {};
-  directories_ = 0;
   const auto root = filesystem_.inodes_.pin(FUSE_ROOT_ID);
   if (!root) return outcome_;
   static_cast<void>(filesystem_.observe(**root, root->fd(), false));
@@ -87,15 +94,29 @@ bool Recounter::visit(const PinnedInode& directory) {
   DirTree& tree = filesystem_.accounts_.tree();
   const DirIndex dir = directory->dir_now();
   if (!dir) return false;
-  if (scope_ == Scope::everything || tree.is_suspect(dir)) recount(directory);
+  if (is_to_recount(dir)) recount(directory);
   const bool is_way_down = scope_ == Scope::everything || tree.has_suspects(dir);
   if (is_way_down && tree.counters(dir).subdirs > 0 && depth_ < depth_max) {
-    filesystem_.inodes_.add_lookup(*directory);
-    levels_[depth_++] = {.directory = directory->id(), .position = 0, .by_stat = false};
+    enter(directory, dir);
     return true;
   }
   complete(dir);
   return false;
+}
+
+bool Recounter::is_to_recount(DirIndex dir) {
+  if (scope_ == Scope::everything) return true;
+  const DirTree& tree = filesystem_.accounts_.tree();
+  return tree.is_suspect(dir) && !tree.is_being_recounted(dir);
+}
+
+void Recounter::enter(const PinnedInode& directory, DirIndex dir) {
+  const bool is_shared = scope_ == Scope::unscanned;
+  filesystem_.inodes_.add_lookup(*directory);
+  levels_[depth_++] = {.directory = directory->id(),
+                       .position = 0,
+                       .pass = is_shared ? Pass::unclaimed : Pass::all,
+                       .claimed = is_shared && filesystem_.accounts_.tree().claim(dir)};
 }
 
 /// All below the directory has been visited.
@@ -120,7 +141,7 @@ bool Recounter::descend() {
     ++operations_;
     while (const dirent64* entry = walked_.next_entry()) {
       level.position = entry->d_off;
-      if (!is_wanted(fd->get(), *entry, (*directory)->key().dev, level.by_stat)) continue;
+      if (!is_wanted(fd->get(), *entry, (*directory)->key().dev, level.pass)) continue;
       const auto found = filesystem_.find(*directory, entry->d_name);
       operations_ += 2;
       if (!found || !is_child(found->inode, *directory)) continue;
@@ -128,24 +149,30 @@ bool Recounter::descend() {
       if (!rest()) return false;
     }
   }
-  if (level.by_stat || scope_ == Scope::everything || !has_suspects_left(*directory)) return false;
-  // It was passed over: a subvolume of btrfs is listed with a number that may be another inode's.
-  level.by_stat = true;
-  level.position = 0;
-  return descend();
+  return begin_next_pass(*directory, level) && descend();
 }
 
-bool Recounter::has_suspects_left(const PinnedInode& directory) {
+/// False if nothing is left, or nothing that another pass would find.
+bool Recounter::begin_next_pass(const PinnedInode& directory, Level& level) {
+  if (level.pass == Pass::by_stat || scope_ == Scope::everything) return false;
   DirTree& tree = filesystem_.accounts_.tree();
   const DirIndex dir = directory->dir_now();
   if (!dir) return false;
   tree.settle_suspects_below(dir);
-  return tree.has_suspects(dir);
+  // Where others are at work something is left for as long as they are; where nobody is, it was
+  // passed over: a subvolume of btrfs is listed with a number that may be another inode's.
+  const bool has_left = level.pass == Pass::unclaimed ? tree.has_suspects_below(dir)
+                                                      : tree.has_unclaimed_suspects_below(dir);
+  if (!has_left) return false;
+  level.pass = level.pass == Pass::unclaimed ? Pass::all : Pass::by_stat;
+  level.position = 0;
+  return true;
 }
 
-/// Whether an entry is a directory that the walk is to visit. `by_stat`: only those that the number
-/// they are listed with does not lead to; by that number the others have been visited.
-bool Recounter::is_wanted(int fd, const dirent64& entry, uint32_t dev, bool by_stat) {
+/// Whether an entry is a directory that the walk is to visit in this pass. `by_stat`: only those
+/// that the number they are listed with does not lead to; by that number the others were visited.
+bool Recounter::is_wanted(int fd, const dirent64& entry, uint32_t dev, Pass pass) {
+  const bool by_stat = pass == Pass::by_stat;
   if (entry.d_type != DT_DIR && entry.d_type != DT_UNKNOWN) return false;
   DirTree& tree = filesystem_.accounts_.tree();
   const FileKey listed = {.ino = entry.d_ino, .dev = dev};
@@ -157,7 +184,8 @@ bool Recounter::is_wanted(int fd, const dirent64& entry, uint32_t dev, bool by_s
     if (!stat || !stat->is_directory() || (by_stat && stat->key == listed)) return false;
     dir = tree.find(stat->key);
   }
-  return dir && (scope_ == Scope::everything || tree.has_suspects(dir));
+  if (!dir || (pass == Pass::unclaimed && tree.is_claimed(dir))) return false;
+  return scope_ == Scope::everything || tree.has_suspects(dir);
 }
 
 /// Whether it is counted here: what is mounted in several places is visited in one of them.
@@ -169,11 +197,12 @@ bool Recounter::is_child(const PinnedInode& inode, const PinnedInode& directory)
 
 /// Goes back from the deepest directory on the way, which has been visited or is given up.
 void Recounter::leave(bool visited) {
-  const NodeId id = levels_[--depth_].directory;
-  if (const auto inode = filesystem_.inodes_.get(id); inode && visited) {
-    if (const DirIndex dir = (*inode)->dir_now()) complete(dir);
-  }
-  filesystem_.inodes_.forget(id, 1);
+  const Level& level = levels_[--depth_];
+  const auto inode = filesystem_.inodes_.get(level.directory);
+  const DirIndex dir = inode ? (*inode)->dir_now() : DirIndex();
+  if (dir && level.claimed) filesystem_.accounts_.tree().end_claim(dir);
+  if (dir && visited) complete(dir);
+  filesystem_.inodes_.forget(level.directory, 1);
 }
 
 // --- Recounting ------------------------------------------------------------------------------
@@ -189,6 +218,8 @@ void Recounter::recount(const PinnedInode& directory) {
 
   const WriterLock unchanging(filesystem_.names_.of(*directory));
   const DirIndex dir = directory->dir_now();
+  // Somebody else may have recounted it until now.
+  if (!dir || !is_to_recount(dir)) return;
   Recount recount(filesystem_.accounts_, dir);
   if (!recount.begin()) return;
   // Of a directory that is not ours to read nothing is counted.
@@ -201,21 +232,18 @@ void Recounter::recount(const PinnedInode& directory) {
   note_missing(dir);
 }
 
-/// Has the lower filesystem read what it has not in its caches, while nobody is held up by it: not
-/// if a sample says that it has all, and there is little.
+/// Has the lower filesystem read what it has not in its caches, while nobody is held up by it. Of
+/// each buffer of entries a sample says whether that is worthwhile: whether it had to be waited
+/// for.
 void Recounter::warm_up(int fd) {
   constexpr int sample_size = 4;
-  constexpr std::chrono::microseconds hot_max{60};
-  using Clock = std::chrono::steady_clock;
-  const auto start = Clock::now();
-  int seen = 0;
   while (counted_.fill(fd).value_or(false)) {
     ++operations_;
+    const auto waits = waits_of_this_thread();
+    int seen = 0;
     while (const char* name = counted_.next()) {
+      if (seen++ == sample_size && waits_of_this_thread() == waits) break;
       static_cast<void>(stat_at(fd, name));
-      if (++seen != sample_size) continue;
-      const bool is_hot = Clock::now() - start < hot_max;
-      if (is_hot && counted_.is_short()) return;
     }
   }
 }

@@ -25,8 +25,10 @@ namespace tally::fs {
 class Recounter {
  public:
   enum class Scope {
-    unscanned,  ///< directories of which nothing is counted yet, and those above to get there
-    suspects,   ///< in the same way those that became suspect; the totals on the way are verified
+    /// Directories of which nothing is counted yet, and those above to get there. Several
+    /// recounters share the work: each begins where no other one is, then helps the others.
+    unscanned,
+    suspects,  ///< in the same way those that became suspect; the totals on the way are verified
     everything,
   };
 
@@ -52,16 +54,23 @@ class Recounter {
   /// From the root down.
   Outcome walk(Scope scope, const Pace& pace);
 
-  /// How many directories the walk under way has recounted. Any thread.
+  /// How many directories it has recounted in all. Any thread.
   [[nodiscard]] uint64_t directories() const {
     return directories_.load(std::memory_order_relaxed);
   }
 
  private:
+  /// How the children of a directory are gone through: in each pass, what the one before left.
+  enum class Pass : uint8_t {
+    unclaimed,  // where no other recounter is
+    all,
+    by_stat,  // trusts no number that the directory lists
+  };
   struct Level {
     NodeId directory;  // with one lookup of ours
     off_t position;    // in the directory: what is before it has been walked
-    bool by_stat;      // trusts no number that the directory lists
+    Pass pass;
+    bool claimed;  // by this recounter
   };
   /// A child that was counted and is not there any more. Perhaps it turns up elsewhere.
   struct Missing {
@@ -71,13 +80,15 @@ class Recounter {
   static constexpr std::size_t depth_max = 1 << 20;
 
   bool visit(const PinnedInode& directory);
+  void enter(const PinnedInode& directory, DirIndex dir);
   void complete(DirIndex dir);
   bool descend();
   void leave(bool visited);
   bool rest();
   [[nodiscard]] bool is_child(const PinnedInode& inode, const PinnedInode& directory) const;
-  [[nodiscard]] bool has_suspects_left(const PinnedInode& directory);
-  [[nodiscard]] bool is_wanted(int fd, const dirent64& entry, uint32_t dev, bool by_stat);
+  bool begin_next_pass(const PinnedInode& directory, Level& level);
+  [[nodiscard]] bool is_to_recount(DirIndex dir);
+  [[nodiscard]] bool is_wanted(int fd, const dirent64& entry, uint32_t dev, Pass pass);
 
   void recount(const PinnedInode& directory);
   void warm_up(int fd);

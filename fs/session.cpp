@@ -209,7 +209,10 @@ bool Session::serve() {
   filesystem_.set_settler(&settler);
   // Before the scan, so that nothing that others do meanwhile is missed.
   const std::unique_ptr<ChangeWatcher> watcher = watch();
-  Auditor auditor(filesystem_, options_.audit_operations_per_s, place_.source.get());
+  Auditor auditor(
+      filesystem_,
+      {.operations_per_s = options_.audit_operations_per_s, .scan_threads = limits_.scan_threads},
+      place_);
   filesystem_.set_auditor(&auditor);
   if (watcher) watcher->start(auditor);
 

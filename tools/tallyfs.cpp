@@ -32,6 +32,7 @@
 #include "fs/preflight.hpp"
 #include "fs/session.hpp"
 #include "fs/startup_error.hpp"
+#include "fs/write_out.hpp"
 #include "tools/background.hpp"
 #include "tools/scan_progress.hpp"
 #include "tools/service_manager.hpp"
@@ -59,14 +60,6 @@ void report_errors(const Scanner& scanner, const std::string& source) {
                                    : "";
     spdlog::warn("{} entries: {}{}{}", count_text(count), description_of(kind), example, advice);
   }
-}
-
-/// Has delayed blocks allocated: a file that is dirty when it is scanned takes others once it is
-/// written back, and no request tells of these. What an error here means for the data is not ours
-/// to tell, and the scan can do without.
-void write_out(const fs::Place& place) {
-  tell_service_manager("STATUS=Writing out the filesystem of " + place.source_path);
-  static_cast<void>(::syncfs(place.source.get()));
 }
 
 ScanSummary scan(const fs::Options& options, const fs::Limits& limits, const fs::Place& place,
@@ -135,7 +128,8 @@ int run(const fs::Options& options) {
   fs::Filesystem filesystem(place.source.get(), limits.filesystem_options(options));
   std::optional<ScanSummary> summary;
   if (options.scan == fs::ScanMode::wait) {
-    write_out(place);
+    tell_service_manager("STATUS=Writing out the filesystem of " + place.source_path);
+    fs::write_out(place);
     summary = scan(options, limits, place, filesystem);
   }
   filesystem.start();

@@ -151,7 +151,7 @@ TEST_CASE("a node is used again when its directory is removed and nobody holds i
 
 TEST_CASE("the node of a directory that was removed with files in it is not used again") {
   SmallTree t;
-  t.tree.apply(t.leaf, {}, 0, +1);
+  REQUIRE(t.tree.apply_file(t.tree.place_in(t.leaf), {}, 0, +1));
   remove(t.tree, t.leaf);
   t.tree.release(t.leaf);
   REQUIRE(t.tree.nodes_held() == 4);
@@ -202,7 +202,7 @@ TEST_CASE("a counter that would become negative makes its directories suspect an
   REQUIRE(t.tree.counters(t.leaf).suspect);
   REQUIRE_FALSE(t.tree.counters(t.other).suspect);
   REQUIRE(t.tree.counters(t.leaf).rbytes.count == -100);
-  t.tree.apply(t.leaf, {}, 0, -1);
+  REQUIRE(t.tree.apply_file(t.tree.place_in(t.leaf), {}, 0, -1));
   REQUIRE(t.tree.counters(t.leaf).files == -1);
   REQUIRE(t.tree.counters(t.leaf).entries() == -1);
 }
@@ -263,12 +263,28 @@ TEST_CASE("a watch that finds the list full is kept for the next change") {
   REQUIRE(watcher == 77);
 }
 
+TEST_CASE(
+    "a directory is claimed by the first who comes, and suspects below it are left to that one") {
+  SmallTree t;
+  t.tree.mark_suspect(t.leaf);
+  REQUIRE(t.tree.has_suspects_below(t.middle));
+  REQUIRE_FALSE(t.tree.has_suspects_below(t.leaf));
+  REQUIRE(t.tree.has_unclaimed_suspects_below(t.middle));
+  REQUIRE(t.tree.claim(t.leaf));
+  REQUIRE_FALSE(t.tree.claim(t.leaf));
+  REQUIRE_FALSE(t.tree.has_unclaimed_suspects_below(t.middle));
+  REQUIRE(t.tree.has_suspects_below(t.middle));
+  t.tree.end_claim(t.leaf);
+  REQUIRE(t.tree.has_unclaimed_suspects_below(t.middle));
+}
+
 TEST_CASE("a change that no size shows is reported to nobody") {
   StaleList stale(8);
   SmallTree t(&stale);
   t.tree.watch(t.root, 77);
   t.tree.apply(t.leaf, {}, 5'000);
-  t.tree.apply(t.leaf, {.disk = {8}, .unique = {8}, .files = 1}, 6'000, +1);
+  REQUIRE(t.tree.apply_file(t.tree.place_in(t.leaf), {.disk = {8}, .unique = {8}, .files = 1},
+                            6'000, +1));
   uint64_t watcher = 0;
   REQUIRE_FALSE(stale.pop(watcher));
   t.tree.apply(t.leaf, {.bytes = {-1}}, 6'000);

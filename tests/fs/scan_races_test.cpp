@@ -2,6 +2,7 @@
 
 #include <atomic>
 #include <iostream>
+#include <memory>
 #include <random>
 #include <string>
 #include <thread>
@@ -114,30 +115,53 @@ TEST_CASE("a scan is exact whatever requests come between its directories") {
   }
 }
 
-TEST_CASE("a scan is exact whatever threads change while it reads") {
+TEST_CASE("a scan by several threads is exact whatever others change meanwhile") {
   const uint64_t seed = seed_or(std::random_device{}());
   INFO("seed " << seed);
   for (uint64_t i = 0; i < 20; ++i) {
     Unscanned served(TreeShape::mixed, seed + i, 300);
     std::atomic<bool> over = false;
-    std::vector<std::thread> threads;
-    // Each in a directory of its own, as the kernel allows one change at a time in one directory.
-    threads.emplace_back([&] {
+    // In a directory of its own, as the kernel allows one change at a time in one directory.
+    std::thread changes([&] {
       RandomRequests requests(*served, served.path(), seed + i);
       while (!over)
         requests.step();
     });
-    threads.emplace_back([&] {
-      Recounter recounter(*served);
-      for (int walks = 0; walks < 50 && served.has_suspects(); ++walks)
-        recounter.walk(Recounter::Scope::unscanned, [](uint64_t) { return true; });
-      // And audits meanwhile, which change nothing.
-      for (int walks = 0; walks < 5; ++walks)
-        recounter.walk(Recounter::Scope::everything, [](uint64_t) { return true; });
-      over = true;
-    });
-    for (std::thread& thread : threads)
+    std::vector<std::thread> scan;
+    for (int thread = 0; thread < 3; ++thread)
+      scan.emplace_back([&] {
+        Recounter recounter(*served);
+        for (int walks = 0; walks < 200 && served.has_suspects(); ++walks)
+          recounter.walk(Recounter::Scope::unscanned, [](uint64_t) { return true; });
+      });
+    for (std::thread& thread : scan)
       thread.join();
+    // And audits meanwhile, which change nothing.
+    Recounter auditor(*served);
+    for (int walks = 0; walks < 5; ++walks)
+      auditor.walk(Recounter::Scope::everything, [](uint64_t) { return true; });
+    over = true;
+    changes.join();
     REQUIRE(served.first_difference() == "");
   }
+}
+
+TEST_CASE("threads that share a scan recount each directory once") {
+  Unscanned served(TreeShape::mixed, seed_or(5), 3'000);
+  std::vector<std::unique_ptr<Recounter>> recounters;
+  std::vector<std::thread> scan;
+  for (int thread = 0; thread < 4; ++thread) {
+    Recounter& recounter = *recounters.emplace_back(std::make_unique<Recounter>(*served));
+    scan.emplace_back([&] {
+      while (served.has_suspects())
+        recounter.walk(Recounter::Scope::unscanned, [](uint64_t) { return true; });
+    });
+  }
+  for (std::thread& thread : scan)
+    thread.join();
+  uint64_t recounted = 0;
+  for (const auto& recounter : recounters)
+    recounted += recounter->directories();
+  REQUIRE(recounted == served.tree().size());
+  REQUIRE(served.first_difference() == "");
 }

@@ -48,16 +48,17 @@ TEST_CASE("random operations on a mount keep every counter of every directory ex
   check_counters(mount, true);
 }
 
-TEST_CASE("random operations from several threads at once leave every counter exact") {
+TEST_CASE("random operations from 16 threads at once leave every counter exact") {
   if (!can_mount()) return;
   const uint64_t seed = seed_or(std::random_device{}());
-  const int steps = steps_or(20'000) / 10;
+  constexpr int thread_count = 16;
+  const int steps = steps_or(20'000) / thread_count;
   INFO("seed " << seed);
   const MountFolders folders;
   const Mount mount(folders);
   std::vector<std::thread> threads;
-  for (uint64_t i = 0; i < 4; ++i) {
-    // In one directory, so that they meet in its counters; the names of two threads collide.
+  for (uint64_t i = 0; i < thread_count; ++i) {
+    // In one directory, so that they meet in its counters; the names of the threads collide.
     threads.emplace_back([&, i] {
       RandomChanges changes(mount.at(), seed + i);
       for (int step = 0; step < steps; ++step)

@@ -148,6 +148,21 @@ TEST_CASE("filesystems and subvolumes mounted below are served and counted as du
   CHECK(counter(mount.at(), "rdisk") == du({}, nested.folders.source()));
 }
 
+TEST_CASE("a file below that is dirty when it is scanned counts with the blocks it is written to") {
+  if (!can_nest()) return;
+  const MountFolders folders;
+  make_directory(folders.source("btrfs"));
+  const LowerFilesystem lower(
+      LowerKind::btrfs, {.mount_options = "compress=zstd", .mountpoint = folders.source("btrfs")});
+  write_file(folders.source("btrfs/zeros"), 8 << 20);
+  const std::string scan = GENERATE("scan=background", "scan=wait");
+  INFO(scan);
+  const Mount mount(folders, {.options = scan});
+  const int64_t counted = counter(mount.at(), "rdisk");
+  REQUIRE(run({"sync", "-f", folders.source("btrfs/zeros")}).status == 0);
+  CHECK(counted == du({}, folders.source()));
+}
+
 TEST_CASE("every inode of the filesystems below has a number of its own") {
   if (!can_nest()) return;
   const Nested nested;
