@@ -351,7 +351,8 @@ void DirTree::reconcile_own(DirIndex dir, const FileStat& stat, bool mutated) {
 
 DirCounters DirTree::counters(DirIndex dir) const {
   const DirNode& n = node(dir);
-  return {.rbytes = {n.bytes},
+  const int64_t bytes = n.bytes;
+  return {.rbytes = {bytes},
           .rdisk = {n.disk_blocks},
           .runique = {n.unique_blocks},
           .rfiles = n.rfiles,
@@ -360,7 +361,8 @@ DirCounters DirTree::counters(DirIndex dir) const {
           .subdirs = signed_count(n.subdirs.load()),
           .rctime_ns = n.rctime_ns,
           .rgen = n.rgen,
-          .suspect = has_suspects(dir)};
+          // Below 0 is also what does not fit: two sparse files may be that large.
+          .suspect = has_suspects(dir) || bytes < 0};
 }
 
 DirIndex DirTree::find(const FileKey& key) const { return {keys_.find(key)}; }

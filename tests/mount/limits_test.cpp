@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include <atomic>
+#include <chrono>
 #include <cstdlib>
 #include <filesystem>
 #include <limits>
@@ -150,6 +151,31 @@ TEST_CASE("a file as large as it gets is counted, and what would not fit is refu
   check_counters(mount);
   REQUIRE(::ftruncate(file.get(), 1) == 0);
   CHECK(counter(mount.at(), "rbytes") == 1);
+  check_counters(mount);
+}
+
+TEST_CASE("a total that does not fit is suspect for as long as it does not, and right afterwards") {
+  if (!can_mount()) return;
+  const MountFolders folders("/dev/shm");
+  const Mount mount(folders);
+  constexpr off_t most = std::numeric_limits<off_t>::max();
+  const auto state = [&](const std::string& path) {
+    return read_xattr(mount.at(path), "user.tally.state").value();
+  };
+  for (const char* name : {"a", "b"}) {
+    REQUIRE(::mkdir(mount.at(name).c_str(), 0755) == 0);
+    write_file(mount.at(name) + std::string("/large"), "");
+    REQUIRE(::truncate((mount.at(name) + "/large").c_str(), most) == 0);
+  }
+  CHECK(state("") == "suspect");
+  CHECK(state("a") == "exact");
+  CHECK(counter(mount.at("b"), "rbytes") == most);
+  REQUIRE(::truncate(mount.at("a/large").c_str(), 5) == 0);
+  REQUIRE(::truncate(mount.at("b/large").c_str(), 6) == 0);
+  for (int i = 0; i < 500 && state("") != "exact"; ++i)
+    std::this_thread::sleep_for(std::chrono::milliseconds(10));
+  CHECK(state("") == "exact");
+  CHECK(counter(mount.at(), "rbytes") == 11);
   check_counters(mount);
 }
 
