@@ -260,8 +260,11 @@ Recounter::Pace Auditor::pace_of_audit(bool requested) {
   if (requested) return [this](uint64_t) { return !stopping_.load(); };
   return [this, owed = 0ms](uint64_t operations) mutable {
     owed += std::chrono::milliseconds(operations * 1000 / audit_operations_per_s_);
-    if (owed >= pause_least && !sleep(std::exchange(owed, 0ms))) return false;
+    const bool is_due = owed >= pause_least;
+    const auto end = Clock::now() + (is_due ? std::exchange(owed, 0ms) : 0ms);
     const MutexLock lock(mutex_);
+    while (is_due && !stopping_ && requested_ == served_ && changed_.wait_until(mutex_, end)) {
+    }
     return !stopping_ && requested_ == served_;
   };
 }

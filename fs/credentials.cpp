@@ -290,18 +290,25 @@ Status Credentials::become_creator(const Caller& caller) const {
   return caller.uid == 0 ? become(caller) : become_exactly(caller);
 }
 
-Status Credentials::become_exactly(const Caller& caller, Others others) const {
+Status Credentials::become_exactly(const Caller& caller) const {
+  return become_with(caller, caps_of_root_only);
+}
+
+Status Credentials::become_unprivileged(const Caller& caller) const {
+  return become_with(caller, ~caps_to_switch);
+}
+
+Status Credentials::become_with(const Caller& caller, uint64_t checked) const {
   if (!can_switch_) return {};
   Privileges privileges;
   if (const Status read = read_privileges(caller.pid, privileges); !read) return read;
-  const uint64_t to_check = others == Others::kept ? caps_of_root_only : ~caps_to_switch;
-  uint64_t held = privileges.capabilities & to_check;
+  uint64_t held = privileges.capabilities & checked;
   if (held != 0) {
     // To see the namespace of another user takes a capability, or being that user.
     if (const Status became = become_daemon(); !became) return became;
     if (!shares_user_namespace(caller.pid)) held = 0;
   }
-  const uint64_t capabilities = capabilities_ & (~to_check | held);
+  const uint64_t capabilities = capabilities_ & (~checked | held);
   const Status switched = switch_to(caller.uid, caller.gid, capabilities, can_set_groups_);
   if (!switched || !can_set_groups_) return switched;
   return set_groups(privileges.groups.span());

@@ -46,15 +46,23 @@ class Credentials {
   /// if the thread can't have one of its own.
   [[nodiscard]] Status become_creator(const Caller& caller) const;
 
-  /// What becomes of the capabilities that only matter for what the kernel has checked.
-  enum class Others { kept, checked };
-
   /// For what clears set-id bits or not: become(), with the caller's supplementary groups, and of
   /// CAP_FSETID and CAP_SYS_RESOURCE those that it holds, as /proc tells (none of a caller that has
-  /// exited already, or is in another user namespace). With `Others::checked` it has no capability
-  /// at all that it doesn't hold: for what the kernel has left unchecked. Costs about 10 µs. EMFILE
-  /// or ENFILE if there is no descriptor to read with.
-  [[nodiscard]] Status become_exactly(const Caller& caller, Others others = Others::kept) const;
+  /// exited already, or is in another user namespace). Costs about 10 µs. EMFILE or ENFILE if there
+  /// is no descriptor to read with.
+  [[nodiscard]] Status become_exactly(const Caller& caller) const;
+
+  /// For what the kernel has left unchecked: makes `call`, which returns a Status, as
+  /// become_exactly(), with no capability at all that the caller doesn't hold. Afterwards the
+  /// thread is the daemon, whatever happened: without capabilities it could not even read for
+  /// others.
+  template <class Call>
+  [[nodiscard]] Status call_unprivileged(const Caller& caller, Call call) const {
+    Status done = become_unprivileged(caller);
+    if (done) done = call();
+    const Status back = become_daemon();
+    return done ? back : done;
+  }
 
   /// Whether the caller holds a capability (CAP_…) in our user namespace. The thread may become the
   /// daemon.
@@ -67,6 +75,11 @@ class Credentials {
   [[nodiscard]] bool can_switch() const { return can_switch_; }
 
  private:
+  [[nodiscard]] Status become_unprivileged(const Caller& caller) const;
+
+  /// become(), with of the capabilities in `checked` only those that the caller holds.
+  [[nodiscard]] Status become_with(const Caller& caller, uint64_t checked) const;
+
   uid_t daemon_uid_;
   gid_t daemon_gid_;
   uint64_t capabilities_ = 0;  // effective ones of the daemon

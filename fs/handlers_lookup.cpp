@@ -107,13 +107,14 @@ Status Filesystem::change_attributes(const Caller& caller, int fd, const struct 
   }
   // A request to set nothing is a chown(2) that sets neither: it clears setuid and setgid, and the
   // kernel has not checked whether the caller may.
-  if (to_set == 0 || to_set & (FUSE_SET_ATTR_UID | FUSE_SET_ATTR_GID)) {
-    const Status became = to_set == 0
-                              ? credentials_.become_exactly(caller, Credentials::Others::checked)
-                              : become_writer(caller, fd);
-    if (!became) return became;
-    const uid_t uid = to_set & FUSE_SET_ATTR_UID ? wanted.st_uid : static_cast<uid_t>(-1);
-    const gid_t gid = to_set & FUSE_SET_ATTR_GID ? wanted.st_gid : static_cast<gid_t>(-1);
+  constexpr auto same = static_cast<uid_t>(-1);
+  if (to_set == 0)
+    return credentials_.call_unprivileged(
+        caller, [&] { return status_of(::fchownat(fd, "", same, same, AT_EMPTY_PATH)); });
+  if (to_set & (FUSE_SET_ATTR_UID | FUSE_SET_ATTR_GID)) {
+    if (const Status became = become_writer(caller, fd); !became) return became;
+    const uid_t uid = to_set & FUSE_SET_ATTR_UID ? wanted.st_uid : same;
+    const gid_t gid = to_set & FUSE_SET_ATTR_GID ? wanted.st_gid : same;
     const Status set = status_of(::fchownat(fd, "", uid, gid, AT_EMPTY_PATH));
     if (!set) return set;
   }

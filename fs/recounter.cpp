@@ -236,7 +236,7 @@ void Recounter::recount(const PinnedInode& directory) {
 /// each buffer of entries a sample says whether that is worthwhile: whether it had to be waited
 /// for.
 void Recounter::warm_up(int fd) {
-  constexpr int sample_size = 4;
+  constexpr int sample_size = 2;
   while (counted_.fill(fd).value_or(false)) {
     ++operations_;
     const auto waits = waits_of_this_thread();

@@ -5,6 +5,7 @@
 #include <sys/xattr.h>
 #include <unistd.h>
 
+#include <chrono>
 #include <cstdio>
 #include <filesystem>
 #include <string>
@@ -66,6 +67,18 @@ TEST_CASE("an audit finds and corrects what others have changed in the lower dir
   CHECK(audit(mount).at("differences") >= 4);
   check_healed(mount);  // what is new may just be recounted by the repairs
   CHECK(audit(mount).at("differences") == 0);
+}
+
+TEST_CASE("who asks for an audit does not wait for the one that never ends") {
+  if (!can_mount()) return;
+  const MountFolders folders;
+  for (int i = 0; i < 100; ++i)
+    write_file(folders.source("file" + std::to_string(i)), "content");
+  const Mount mount(folders, {.options = "audit_iops=1"});
+  std::this_thread::sleep_for(500ms);  // it has been in the directory, and rests for minutes
+  const auto start = std::chrono::steady_clock::now();
+  CHECK(audit(mount).at("differences") == 0);
+  CHECK(std::chrono::steady_clock::now() - start < 30s);
 }
 
 TEST_CASE("an audit of a tree that changes all the time finds it right") {
