@@ -23,11 +23,11 @@ struct KernelHandle {
   std::byte* bytes() { return storage.data() + sizeof(file_handle); }
 };
 
-Result<Identity> handle_of(int fd) {
+Result<Identity> handle_of(int fd, const char* name = "") {
   KernelHandle handle;
   handle.header().handle_bytes = Identity::bytes_max;
   int mount_id = 0;
-  if (::name_to_handle_at(fd, "", &handle.header(), &mount_id, AT_EMPTY_PATH) != 0)
+  if (::name_to_handle_at(fd, name, &handle.header(), &mount_id, AT_EMPTY_PATH) != 0)
     return last_error();
   Identity identity;
   identity.kind = Identity::Kind::handle;
@@ -47,9 +47,9 @@ Result<UniqueFd> open_handle(int mount_fd, const Identity& identity) {
   return fd;
 }
 
-Result<Identity> birth_time_of(int fd) {
+Result<Identity> birth_time_of(int fd, const char* name) {
   struct statx stx;
-  if (::statx(fd, "", AT_EMPTY_PATH | AT_SYMLINK_NOFOLLOW, STATX_BTIME, &stx) != 0)
+  if (::statx(fd, name, AT_EMPTY_PATH | AT_SYMLINK_NOFOLLOW, STATX_BTIME, &stx) != 0)
     return last_error();
   Identity identity;
   if ((stx.stx_mask & STATX_BTIME) == 0) return identity;
@@ -115,8 +115,8 @@ int FileHandles::mount_fd(uint32_t dev) const {
   return device == nullptr ? -1 : device->mount.get();
 }
 
-Result<Identity> FileHandles::identify(uint32_t dev, int fd) const {
-  return usable(dev) ? handle_of(fd) : birth_time_of(fd);
+Result<Identity> FileHandles::identify(uint32_t dev, int fd, const char* name) const {
+  return usable(dev) ? handle_of(fd, name) : birth_time_of(fd, name);
 }
 
 Result<UniqueFd> FileHandles::open(uint32_t dev, const Identity& identity) const {

@@ -58,8 +58,9 @@ class FileHandles {
   }
   [[nodiscard]] int mount_at(std::size_t i) const { return devices_[i].mount.get(); }
 
-  /// The identity of an inode of this device that is open as `fd` (O_PATH will do).
-  [[nodiscard]] Result<Identity> identify(uint32_t dev, int fd) const;
+  /// The identity of an inode of this device: the one that is open as `fd` (O_PATH will do), or the
+  /// one by this name in the directory `fd`.
+  [[nodiscard]] Result<Identity> identify(uint32_t dev, int fd, const char* name = "") const;
 
   /// An O_PATH descriptor of the inode; ESTALE if it no longer exists, EOPNOTSUPP if its identity
   /// is no handle.

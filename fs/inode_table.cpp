@@ -138,6 +138,24 @@ Result<InodeRef> InodeTable::get(NodeId id) {
   return refer(*inode);
 }
 
+InodeRef InodeTable::find(const FileKey& key, int directory_fd, const char* name) {
+  InodeRef inode;
+  {
+    MutexLock lock(mutex_);
+    Inode* const known = keyed(key);
+    if (known == nullptr) return {};
+    inode = refer(*known);
+    // What is open keeps its number.
+    if (known->fd_ >= 0) return inode;
+  }
+  const Result<Identity> found = handles_.identify(key.dev, directory_fd, name);
+  MutexLock lock(mutex_);
+  const bool is_same =
+      found &&
+      (inode->fd_ >= 0 || (found->kind != Identity::Kind::none && inode->identity_ == *found));
+  return is_same ? std::move(inode) : InodeRef();
+}
+
 Result<PinnedInode> InodeTable::find_or_create(CountedFd path_fd, const FileStat& stat,
                                                const Inode* parent, const char* name) {
   handles_.add_device(stat.key.dev, path_fd.get());

@@ -174,6 +174,11 @@ class InodeTable {
   [[nodiscard]] Result<PinnedInode> pin(NodeId id) TALLY_EXCLUDES(mutex_);
   [[nodiscard]] Result<PinnedInode> pin(const InodeRef& inode) TALLY_EXCLUDES(mutex_);
 
+  /// The inode that `name` in the open directory leads to, if it is known; `key` is what statx said
+  /// of it. Opens nothing. Null if it is not known, or can't be told from one that had its number.
+  [[nodiscard]] InodeRef find(const FileKey& key, int directory_fd, const char* name)
+      TALLY_EXCLUDES(mutex_);
+
   /// The inode behind `path_fd` (O_PATH, made by open_descriptor), which was found or made as
   /// `name` in `parent` and whose statx is `stat`; both null for an O_TMPFILE. Takes the descriptor
   /// over or closes it. Counts no lookup. ENFILE when the table is full, which is logged once.

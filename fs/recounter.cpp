@@ -273,18 +273,20 @@ Status Recounter::meet(Recount& recount, const PinnedInode& directory, int fd, c
   if (const Status served = filesystem_.check_served(now.key, fd, name); !served) return served;
   if (now.is_directory()) {
     if (recount.meet_directory(now.key)) return {};
-    return meet_known(recount, directory, fd, name);
+    return meet_known(recount, directory, fd, name, now.key);
   }
   const bool has_record = now.nlink != 1 || filesystem_.inodes_.knows(now.key) ||
                           filesystem_.accounts_.links().find(now.key);
-  if (has_record) return meet_known(recount, directory, fd, name);
+  if (has_record) return meet_known(recount, directory, fd, name, now.key);
   recount.meet(now);
   return {};
 }
 
 /// An entry whose inode has a record, or needs one: it is looked at again under the inode's lock.
 Status Recounter::meet_known(Recount& recount, const PinnedInode& directory, int fd,
-                             const char* name) {
+                             const char* name, const FileKey& key) {
+  if (const InodeRef known = filesystem_.inodes_.find(key, fd, name))
+    return meet_inode(recount, *directory, *known, fd, name);
   auto path_fd = filesystem_.inodes_.open_descriptor(
       [&] { return ::openat(fd, name, O_PATH | O_NOFOLLOW | O_CLOEXEC); });
   if (!path_fd) return std::unexpected(path_fd.error());

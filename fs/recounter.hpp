@@ -94,7 +94,8 @@ class Recounter {
   void warm_up(int fd);
   bool meet_all(Recount& recount, const PinnedInode& directory, int fd);
   Status meet(Recount& recount, const PinnedInode& directory, int fd, const char* name);
-  Status meet_known(Recount& recount, const PinnedInode& directory, int fd, const char* name);
+  Status meet_known(Recount& recount, const PinnedInode& directory, int fd, const char* name,
+                    const FileKey& key);
   Status meet_inode(Recount& recount, const Inode& directory, Inode& inode, int fd,
                     const char* name);
   Status meet_directory(Recount& recount, const Inode& directory, Inode& inode,

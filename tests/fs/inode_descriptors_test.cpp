@@ -6,6 +6,7 @@
 
 #include <filesystem>
 #include <iostream>
+#include <optional>
 
 #include <catch2/catch.hpp>
 
@@ -164,6 +165,36 @@ TEST_CASE("an inode deleted behind our back while evicted is ESTALE and can be f
     REQUIRE(fixture.lookup("a") != id);
     fixture.table->forget(id, 1);
     REQUIRE(fixture.table->size() == 2);
+  }
+}
+
+TEST_CASE("what is known is found by its name with no descriptor of it, and nothing else is") {
+  for (const Reopen reopen : both_ways()) {
+    InodeFixture fixture(8, 100, reopen);
+    fixture.create_file("known");
+    fixture.create_file("unknown");
+    const auto key_of = [&](const char* name) {
+      return tally::stat_at(AT_FDCWD, fixture.path(name).c_str()).value().key;
+    };
+    const PinnedInode root = fixture.root();
+    const auto find = [&](const tally::FileKey& key, const char* name) -> std::optional<NodeId> {
+      const tally::fs::InodeRef found = fixture.table->find(key, root.fd(), name);
+      return found ? std::optional(found->id()) : std::nullopt;
+    };
+    const NodeId id = fixture.lookup("known");
+    const tally::FileKey key = key_of("known");
+    REQUIRE(find(key, "known") == id);
+    REQUIRE_FALSE(find(key_of("unknown"), "unknown"));
+    fixture.evict_all();
+    REQUIRE(find(key, "known") == id);
+    // Another one that is said to have its number: birth times are as coarse as the kernel's tick.
+    ::usleep(20'000);
+    fixture.create_file("other");
+    REQUIRE_FALSE(find(key, "other"));
+    REQUIRE_FALSE(find(key, "missing"));
+    REQUIRE(fixture.table->get(id).has_value());
+    fixture.table->forget(id, 1);
+    REQUIRE_FALSE(find(key, "known"));
   }
 }
 
