@@ -320,6 +320,40 @@ TEST_CASE("counters can be read by whoever may read the directory") {
   CHECK(status_of_getfattr(mount.at("closed/inside")) != 0);
 }
 
+TEST_CASE("an unprivileged user mounts a directory of its own through fusermount3") {
+  if (!can_mount() || !has_programs({"unshare", "mount", "setpriv", "fusermount3", "getfattr"}))
+    return;
+  const MountFolders folders;
+  // The device is made open to all where nobody else sees it.
+  const std::string prepare = R"sh(
+    mknod "$0/fuse" c 10 229; chmod 666 "$0/fuse"; mount --bind "$0/fuse" /dev/fuse
+    install -m 755 "$1" "$0/tallyfs"; chown 65534:65534 "$0/source" "$0/mountpoint"
+    exec setpriv --reuid=65534 --regid=65534 --clear-groups sh -euc "$2" "$0")sh";
+  const std::string use = R"sh(
+    s=$0/source m=$0/mountpoint
+    counter() { getfattr --absolute-names --only-values -n "user.tally.$1" "$m"; }
+    mkdir "$s/before"; echo before >"$s/before/file"
+    "$0/tallyfs" "$s" "$m"
+    trap 'fusermount3 -u -z "$m"' EXIT
+    until [ "$(counter state)" = exact ]; do sleep 0.01; done
+    [ "$(counter rbytes)" = 7 ]
+    mkdir "$m/made"; head -c 30000 /dev/zero >"$m/made/file"; ln "$m/made/file" "$m/link"
+    mv "$m/made" "$m/before/moved"; chmod 600 "$m/link"; echo more >>"$m/before/file"
+    : >"$m/gone"; rm "$m/gone"
+    if chown 0 "$m/link" 2>/dev/null; then exit 9; fi
+    cmp "$s/link" "$m/before/moved/file"
+    [ "$(counter rbytes) $(counter rfiles) $(counter rsubdirs)" = "30012 2 2" ]
+    [ "$(counter rdisk)" = "$(du -s -B1 "$s" | cut -f1)" ]
+    [ "$(counter state)" = exact ]
+    trap - EXIT
+    fusermount3 -u "$m"
+    [ -z "$(ls "$m")" ])sh";
+  const Finished finished =
+      run({"unshare", "-m", "sh", "-euc", prepare, folders.folder(), TALLYFS_BINARY, use});
+  INFO(finished.output);
+  CHECK(finished.status == 0);
+}
+
 TEST_CASE("in a user namespace, where nobody may set groups, root of it changes what it likes") {
   if (!can_mount() || !has_programs({"unshare", "umount"})) return;
   if (run({"unshare", "-Urm", "true"}).status != 0) return skip("user namespaces are not allowed");
