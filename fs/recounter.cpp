@@ -91,12 +91,11 @@ bool Recounter::rest() {
 /// Recounts a directory if that is wanted, and goes into it if there is something to visit below.
 /// Returns whether it has.
 bool Recounter::visit(const PinnedInode& directory) {
-  DirTree& tree = filesystem_.accounts_.tree();
   const DirIndex dir = directory->dir_now();
   if (!dir) return false;
   if (is_to_recount(dir)) recount(directory);
-  const bool is_way_down = scope_ == Scope::everything || tree.has_suspects(dir);
-  if (is_way_down && tree.counters(dir).subdirs > 0 && depth_ < depth_max) {
+  const bool is_way_down = scope_ == Scope::everything || tree().has_suspects(dir);
+  if (is_way_down && tree().counters(dir).subdirs > 0 && depth_ < depth_max) {
     enter(directory, dir);
     return true;
   }
@@ -106,8 +105,7 @@ bool Recounter::visit(const PinnedInode& directory) {
 
 bool Recounter::is_to_recount(DirIndex dir) {
   if (scope_ == Scope::everything) return true;
-  const DirTree& tree = filesystem_.accounts_.tree();
-  return tree.is_suspect(dir) && !tree.is_being_recounted(dir);
+  return tree().is_suspect(dir) && !tree().is_being_recounted(dir);
 }
 
 void Recounter::enter(const PinnedInode& directory, DirIndex dir) {
@@ -116,12 +114,12 @@ void Recounter::enter(const PinnedInode& directory, DirIndex dir) {
   levels_[depth_++] = {.directory = directory->id(),
                        .position = 0,
                        .pass = is_shared ? Pass::unclaimed : Pass::all,
-                       .claimed = is_shared && filesystem_.accounts_.tree().claim(dir)};
+                       .claimed = is_shared && tree().claim(dir)};
 }
 
 /// All below the directory has been visited.
 void Recounter::complete(DirIndex dir) {
-  filesystem_.accounts_.tree().settle_suspects_below(dir);
+  tree().settle_suspects_below(dir);
   // While the tree is scanned every directory is passed here, and none could have gone wrong yet.
   if (scope_ == Scope::unscanned) return;
   if (!filesystem_.accounts_.links().verify(dir, verified_names_max)) ++outcome_.differing;
@@ -155,14 +153,13 @@ bool Recounter::descend() {
 /// False if nothing is left, or nothing that another pass would find.
 bool Recounter::begin_next_pass(const PinnedInode& directory, Level& level) {
   if (level.pass == Pass::by_stat || scope_ == Scope::everything) return false;
-  DirTree& tree = filesystem_.accounts_.tree();
   const DirIndex dir = directory->dir_now();
   if (!dir) return false;
-  tree.settle_suspects_below(dir);
+  tree().settle_suspects_below(dir);
   // Where others are at work something is left for as long as they are; where nobody is, it was
   // passed over: a subvolume of btrfs is listed with a number that may be another inode's.
-  const bool has_left = level.pass == Pass::unclaimed ? tree.has_suspects_below(dir)
-                                                      : tree.has_unclaimed_suspects_below(dir);
+  const bool has_left = level.pass == Pass::unclaimed ? tree().has_suspects_below(dir)
+                                                      : tree().has_unclaimed_suspects_below(dir);
   if (!has_left) return false;
   level.pass = level.pass == Pass::unclaimed ? Pass::all : Pass::by_stat;
   level.position = 0;
@@ -174,25 +171,24 @@ bool Recounter::begin_next_pass(const PinnedInode& directory, Level& level) {
 bool Recounter::is_wanted(int fd, const dirent64& entry, uint32_t dev, Pass pass) {
   const bool by_stat = pass == Pass::by_stat;
   if (entry.d_type != DT_DIR && entry.d_type != DT_UNKNOWN) return false;
-  DirTree& tree = filesystem_.accounts_.tree();
   const FileKey listed = {.ino = entry.d_ino, .dev = dev};
-  DirIndex dir = tree.find(listed);
+  DirIndex dir = tree().find(listed);
   if (!dir || by_stat) {
     // Something is mounted on it, or the number that the directory says is not that of the inode.
     ++operations_;
     const auto stat = stat_at(fd, entry.d_name);
     if (!stat || !stat->is_directory() || (by_stat && stat->key == listed)) return false;
-    dir = tree.find(stat->key);
+    dir = tree().find(stat->key);
   }
-  if (!dir || (pass == Pass::unclaimed && tree.is_claimed(dir))) return false;
-  return scope_ == Scope::everything || tree.has_suspects(dir);
+  if (!dir || (pass == Pass::unclaimed && tree().is_claimed(dir))) return false;
+  return scope_ == Scope::everything || tree().has_suspects(dir);
 }
 
 /// Whether it is counted here: what is mounted in several places is visited in one of them.
 bool Recounter::is_child(const PinnedInode& inode, const PinnedInode& directory) const {
   if (!inode->is_directory()) return false;
   const DirIndex dir = inode->dir_now();
-  return dir && filesystem_.accounts_.tree().parent(dir) == directory->dir_now();
+  return dir && tree().parent(dir) == directory->dir_now();
 }
 
 /// Goes back from the deepest directory on the way, which has been visited or is given up.
@@ -200,7 +196,7 @@ void Recounter::leave(bool visited) {
   const Level& level = levels_[--depth_];
   const auto inode = filesystem_.inodes_.get(level.directory);
   const DirIndex dir = inode ? (*inode)->dir_now() : DirIndex();
-  if (dir && level.claimed) filesystem_.accounts_.tree().end_claim(dir);
+  if (dir && level.claimed) tree().end_claim(dir);
   if (dir && visited) complete(dir);
   filesystem_.inodes_.forget(level.directory, 1);
 }
@@ -224,9 +220,9 @@ void Recounter::recount(const PinnedInode& directory) {
   if (!recount.begin()) return;
   // Of a directory that is not ours to read nothing is counted.
   const bool complete = !fd || meet_all(recount, directory, fd->get());
-  const bool was_suspect = filesystem_.accounts_.tree().is_suspect(dir);
+  const bool was_suspect = tree().is_suspect(dir);
   if (!recount.finish(complete) && !was_suspect) ++outcome_.differing;
-  if (filesystem_.accounts_.tree().is_suspect(dir)) ++outcome_.failed;
+  if (tree().is_suspect(dir)) ++outcome_.failed;
   ++outcome_.directories;
   directories_.fetch_add(1, std::memory_order_relaxed);
   note_missing(dir);
@@ -234,16 +230,18 @@ void Recounter::recount(const PinnedInode& directory) {
 
 /// Has the lower filesystem read what it has not in its caches, while nobody is held up by it. Of
 /// each buffer of entries a sample says whether that is worthwhile: whether it had to be waited
-/// for.
+/// for. For very few it is not.
 void Recounter::warm_up(int fd) {
-  constexpr int sample_size = 2;
+  constexpr int few = 8;
+  constexpr int sample_end = few + 2;
   while (counted_.fill(fd).value_or(false)) {
     ++operations_;
-    const auto waits = waits_of_this_thread();
+    long waits = 0;
     int seen = 0;
     while (const char* name = counted_.next()) {
-      if (seen++ == sample_size && waits_of_this_thread() == waits) break;
-      static_cast<void>(stat_at(fd, name));
+      if (seen == few) waits = waits_of_this_thread();
+      if (seen == sample_end && waits_of_this_thread() == waits) break;
+      if (seen++ >= few) static_cast<void>(stat_at(fd, name));
     }
   }
 }
@@ -273,7 +271,10 @@ Status Recounter::meet(Recount& recount, const PinnedInode& directory, int fd, c
   if (const Status served = filesystem_.check_served(now.key, fd, name); !served) return served;
   if (now.is_directory()) {
     if (recount.meet_directory(now.key)) return {};
-    return meet_known(recount, directory, fd, name, now.key);
+    const bool is_known = filesystem_.inodes_.knows(now.key) || tree().find(now.key);
+    return is_known || entry->is_mount_root
+               ? meet_known(recount, directory, fd, name, now.key)
+               : meet_new_directory(recount, directory->dir_now(), now);
   }
   const bool has_record = now.nlink != 1 || filesystem_.inodes_.knows(now.key) ||
                           filesystem_.accounts_.links().find(now.key);
@@ -331,6 +332,15 @@ Status Recounter::meet_inode(Recount& recount, const Inode& directory, Inode& in
   return {};
 }
 
+/// A directory that nobody has met. Who comes across it now waits for the end of the recount.
+Status Recounter::meet_new_directory(Recount& recount, DirIndex parent, const FileStat& now) {
+  const auto found = filesystem_.accounts_.dir_found(parent, now, false);
+  if (!found) return std::unexpected(found.error());
+  tree().release(*found);
+  if (recount.meet_directory(now.key)) recount.differs();
+  return {};
+}
+
 /// A directory that is not counted in the one that is recounted.
 Status Recounter::meet_directory(Recount& recount, const Inode& directory, Inode& inode,
                                  const EntryStat& now) {
@@ -344,18 +354,16 @@ Status Recounter::meet_directory(Recount& recount, const Inode& directory, Inode
 /// A child that is not where it was may have moved to where the walk has not been yet. It stays
 /// counted until the end of the walk, unless there are too many of them.
 void Recounter::note_missing(DirIndex dir) {
-  DirTree& tree = filesystem_.accounts_.tree();
-  tree.for_each_unseen_child(dir, [&](DirIndex child) {
+  tree().for_each_unseen_child(dir, [&](DirIndex child) {
     if (missing_count_ < missing_max)
-      missing_[missing_count_++] = {.key = tree.key_of(child), .dir = child};
+      missing_[missing_count_++] = {.key = tree().key_of(child), .dir = child};
   });
 }
 
 void Recounter::remove_missing() {
-  DirTree& tree = filesystem_.accounts_.tree();
   for (std::size_t i = 0; i < missing_count_; ++i) {
     const Missing& missing = missing_[i];
-    if (tree.find(missing.key) == missing.dir && tree.is_unseen(missing.dir))
+    if (tree().find(missing.key) == missing.dir && tree().is_unseen(missing.dir))
       filesystem_.accounts_.dir_removed(missing.dir);
   }
 }

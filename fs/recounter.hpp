@@ -98,12 +98,15 @@ class Recounter {
                     const FileKey& key);
   Status meet_inode(Recount& recount, const Inode& directory, Inode& inode, int fd,
                     const char* name);
+  Status meet_new_directory(Recount& recount, DirIndex parent, const FileStat& now);
   Status meet_directory(Recount& recount, const Inode& directory, Inode& inode,
                         const EntryStat& now);
   void note_missing(DirIndex dir);
   void remove_missing();
   void note_new_link(const FileKey& key);
   void look_for_unknown_names();
+
+  [[nodiscard]] DirTree& tree() const { return filesystem_.accounts_.tree(); }
 
   Filesystem& filesystem_;
   DirectoryReader walked_;   // the directory whose children are being visited
