@@ -235,7 +235,12 @@ Result<DirIndex> Accounts::dir_created(DirIndex parent, const FileStat& now) {
 
 Result<DirIndex> Accounts::dir_found(DirIndex parent, const FileStat& now, bool is_mount_root) {
   if (const DirIndex dir = tree_.hold(now.key)) {
-    if (tree_.parent(dir) == parent || is_mount_root) return dir;
+    if (is_mount_root) return dir;
+    if (tree_.parent(dir) == parent) {
+      // Made anew behind our back it may have the number of the one that was removed.
+      if (!tree_.was_observed_at(dir, now.ctime_ns)) tree_.mark_suspect(dir);
+      return dir;
+    }
     dir_moved(dir, parent, now);
     // What else happened to it is not known; nor whether it is the one that had its number.
     tree_.mark_suspect(dir);
@@ -248,6 +253,8 @@ Result<DirIndex> Accounts::dir_found(DirIndex parent, const FileStat& now, bool 
 }
 
 void Accounts::dir_removed(DirIndex dir) { links_.remove_directory(dir); }
+
+void Accounts::dir_missing(DirIndex dir, const FileKey& key) { links_.remove_unseen(dir, key); }
 
 void Accounts::dir_moved(DirIndex dir, DirIndex to, const FileStat& now) {
   links_.move_directory(dir, to, now.ctime_ns);

@@ -86,6 +86,9 @@ class Accounts {
   /// held.
   void dir_removed(DirIndex dir);
 
+  /// The same if it is still the directory with this key and no recount of its parent has met it.
+  void dir_missing(DirIndex dir, const FileKey& key);
+
   /// A directory, with all that is in it, moved from its parent to `to` (perhaps the same). If by
   /// our accounts `to` is below the directory, or either is removed, something moved behind our
   /// back: both ends become suspect and nothing moves.

@@ -362,7 +362,7 @@ DirCounters DirTree::counters(DirIndex dir) const {
           .rctime_ns = n.rctime_ns,
           .rgen = n.rgen,
           // Below 0 is also what does not fit: two sparse files may be that large.
-          .suspect = has_suspects(dir) || bytes < 0};
+          .suspect = has_suspects(dir) || bytes < 0 || (dir != root_ && !parent(dir))};
 }
 
 DirIndex DirTree::find(const FileKey& key) const { return {keys_.find(key)}; }
@@ -406,10 +406,9 @@ void DirTree::settle_suspects_below(DirIndex dir) {
 
 /// Of a directory that is being recounted.
 DirTree::Unmet& DirTree::unmet_of(DirIndex dir) {
-  std::size_t i = 0;
-  while (unmet_[i].dir != dir)
-    ++i;
-  return unmet_[i];
+  const auto unmet = std::ranges::find(unmet_, dir, &Unmet::dir);
+  assert(unmet != unmet_.end());
+  return *unmet;
 }
 
 Status DirTree::begin_recount(DirIndex dir, int64_t linked_names) {

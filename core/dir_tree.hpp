@@ -184,6 +184,12 @@ class DirTree {
   /// directory's inode lock, so that observations are applied in their order.
   void reconcile_own(DirIndex dir, const FileStat& stat, bool mutated) TALLY_EXCLUDES(lock_);
 
+  /// Whether the directory's own ctime was that when it was last observed.
+  [[nodiscard]] bool was_observed_at(DirIndex dir, TimeNs ctime_ns) const {
+    return node(dir).own_ctime_low == static_cast<uint32_t>(ctime_ns);
+  }
+
+  /// Of a directory that was removed they are what they were, and suspect.
   [[nodiscard]] DirCounters counters(DirIndex dir) const;
   [[nodiscard]] DirIndex find(const FileKey& key) const;
   [[nodiscard]] FileKey key_of(DirIndex dir) const { return keys_.key_of(dir.value); }

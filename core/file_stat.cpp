@@ -21,7 +21,7 @@ TimeNs to_ns(const statx_timestamp& time) {
 }
 
 bool statx_at(int dir_fd, const char* name, int flags, struct statx& stx) {
-  return ::statx(dir_fd, name, flags | AT_SYMLINK_NOFOLLOW | AT_NO_AUTOMOUNT, STATX_BASIC_STATS,
+  return ::statx(dir_fd, name, flags | AT_SYMLINK_NOFOLLOW | AT_NO_AUTOMOUNT, file_stat_mask,
                  &stx) == 0;
 }
 
@@ -30,6 +30,7 @@ bool statx_at(int dir_fd, const char* name, int flags, struct statx& stx) {
 FileStat FileStat::from(const struct statx& stx) {
   return FileStat{
       .key = {.ino = stx.stx_ino, .dev = pack_dev(stx.stx_dev_major, stx.stx_dev_minor)},
+      .mount_id = stx.stx_mnt_id,
       .mode = stx.stx_mode,
       .nlink = stx.stx_nlink,
       .size = {static_cast<int64_t>(stx.stx_size)},

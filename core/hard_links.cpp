@@ -323,6 +323,16 @@ void HardLinks::forget_names_of(LinkIndex link, const FileStat& now) {
 void HardLinks::remove_directory(DirIndex dir) {
   MutexLock lock(mutex_);
   WriterLock tree_lock(tree_.lock());
+  remove_subtree(dir);
+}
+
+void HardLinks::remove_unseen(DirIndex dir, const FileKey& key) {
+  MutexLock lock(mutex_);
+  WriterLock tree_lock(tree_.lock());
+  if (tree_.find(key) == dir && tree_.is_unseen(dir)) remove_subtree(dir);
+}
+
+void HardLinks::remove_subtree(DirIndex dir) {
   const DirIndex above = tree_.parent(dir);
   if (!above) return;
   // Of one that was not counted yet more may have gone than came.
@@ -352,12 +362,15 @@ void HardLinks::forget_names_in(DirIndex dir) {
 
 Status HardLinks::begin_recount(DirIndex dir) {
   MutexLock lock(mutex_);
+  const NameIndex first{tree_.node(dir).first_link_name};
   int64_t names = 0;
-  for (NameIndex i{tree_.node(dir).first_link_name}; i; i = names_[i].next_in_dir) {
-    names_[i].unmet = names_[i].count;
+  for (NameIndex i = first; i; i = names_[i].next_in_dir)
     names += names_[i].count;
-  }
-  return tree_.begin_recount(dir, names);
+  const Status begun = tree_.begin_recount(dir, names);
+  if (!begun) return begun;
+  for (NameIndex i = first; i; i = names_[i].next_in_dir)
+    names_[i].unmet = names_[i].count;
+  return {};
 }
 
 bool HardLinks::meet_name(LinkIndex link, DirIndex dir) {
@@ -368,8 +381,16 @@ bool HardLinks::meet_name(LinkIndex link, DirIndex dir) {
   return true;
 }
 
-int64_t HardLinks::end_recount(DirIndex dir, bool complete) {
+HardLinks::Missed HardLinks::end_recount(DirIndex dir, const DirTree::Files& others,
+                                         TimeNs ctime_ns, bool complete) {
   MutexLock lock(mutex_);
+  const int64_t lost_names = complete ? remove_unmet_names(dir) : 0;
+  for (NameIndex i{tree_.node(dir).first_link_name}; i; i = names_[i].next_in_dir)
+    names_[i].unmet = 0;
+  return {.files = tree_.end_recount(dir, others, ctime_ns, complete), .lost_names = lost_names};
+}
+
+int64_t HardLinks::remove_unmet_names(DirIndex dir) {
   ReaderLock tree_lock(tree_.lock());
   int64_t removed = 0;
   NameIndex name{tree_.node(dir).first_link_name};
@@ -378,7 +399,7 @@ int64_t HardLinks::end_recount(DirIndex dir, bool complete) {
     const LinkIndex link = names_[name].link;
     const uint32_t unmet = std::exchange(names_[name].unmet, 0);
     const NameIndex unmet_name = std::exchange(name, next);
-    if (unmet == 0 || !complete) continue;
+    if (unmet == 0) continue;
     visit_names(link);
     unrecord(unmet_name, unmet);  // this record and no other: the next one stays
     visit_upwards(dir, 0, -static_cast<int32_t>(unmet));

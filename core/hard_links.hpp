@@ -91,6 +91,9 @@ class HardLinks {
   /// directory is removed already.
   void remove_directory(DirIndex dir) TALLY_EXCLUDES(mutex_);
 
+  /// The same if `dir` is the directory with this key and DirTree::is_unseen().
+  void remove_unseen(DirIndex dir, const FileKey& key) TALLY_EXCLUDES(mutex_);
+
   // Recount (recount.hpp): names are met one by one, and those that were not are taken out.
 
   /// DirTree::begin_recount(), and all names in `dir` are to be met from now on.
@@ -100,10 +103,18 @@ class HardLinks {
   /// recorded.
   bool meet_name(LinkIndex link, DirIndex dir) TALLY_EXCLUDES(mutex_);
 
-  /// All names have been met: takes out those that were not. Returns how many. A directory with
-  /// another name of such an inode becomes suspect: its link count was not seen. Without `complete`
-  /// they stay. To be followed by DirTree::end_recount().
-  int64_t end_recount(DirIndex dir, bool complete) TALLY_EXCLUDES(mutex_);
+  /// What a recount has not met, or met in addition.
+  struct Missed {
+    DirTree::Files files;    ///< with one name: what was found less what was counted
+    int64_t lost_names = 0;  ///< of hard-linked inodes, which were counted and not found
+  };
+
+  /// All names have been met: takes out those that were not, and ends the recount of the rest
+  /// (DirTree::end_recount) in one step for everybody who links, renames or unlinks. A directory
+  /// with another name of an inode that lost one becomes suspect: its link count was not seen.
+  /// Without `complete` the names stay.
+  Missed end_recount(DirIndex dir, const DirTree::Files& others, TimeNs ctime_ns, bool complete)
+      TALLY_EXCLUDES(mutex_);
 
   /// Whether `dir`'s recursive counters are what its own files, its children and the hard links
   /// make of them; if not they are now. For a fault of ours: no change of the lower directory can
@@ -181,6 +192,8 @@ class HardLinks {
       TALLY_REQUIRES(mutex_);
   [[nodiscard]] FileStat counted_stat(LinkIndex link) TALLY_REQUIRES(mutex_);
   void forget_names_in(DirIndex dir) TALLY_REQUIRES(mutex_) TALLY_REQUIRES_SHARED(tree_.lock());
+  void remove_subtree(DirIndex dir) TALLY_REQUIRES(mutex_) TALLY_REQUIRES(tree_.lock());
+  int64_t remove_unmet_names(DirIndex dir) TALLY_REQUIRES(mutex_) TALLY_EXCLUDES(tree_.lock());
 
   template <class Each>
   void for_each_link_below(DirIndex dir, Each each) TALLY_REQUIRES(mutex_);

@@ -35,9 +35,8 @@ bool Recount::meet_directory(const FileKey& key) {
 bool Recount::finish(bool complete) {
   assert(under_way_);
   under_way_ = false;
-  const int64_t lost_names = accounts_.links().end_recount(dir_, complete);
-  const DirTree::Files missed =
-      accounts_.tree().end_recount(dir_, others_, newest_ctime_ns_, complete);
+  const auto [missed, lost_names] =
+      accounts_.links().end_recount(dir_, others_, newest_ctime_ns_, complete);
   const bool agrees =
       missed.bytes.count == 0 && missed.blocks.count == 0 && missed.count == 0 && lost_names == 0;
   accounts_.tree().for_each_unseen_child(dir_, [this](DirIndex) { differs_ = true; });

@@ -19,7 +19,7 @@ timespec to_timespec(const statx_timestamp& time) {
 Result<struct statx> statx_fd(int fd) {
   struct statx stx;
   constexpr int flags = AT_EMPTY_PATH | AT_SYMLINK_NOFOLLOW | AT_NO_AUTOMOUNT;
-  if (::statx(fd, "", flags, STATX_BASIC_STATS | STATX_BTIME, &stx) != 0) return last_error();
+  if (::statx(fd, "", flags, file_stat_mask | STATX_BTIME, &stx) != 0) return last_error();
   return stx;
 }
 

@@ -244,9 +244,13 @@ void Auditor::audit(bool requested) {
                  count_text(outcome.differing));
   const MutexLock lock(mutex_);
   doubts_settled_ = doubts;
-  rests_until_ = Clock::now() + rest_factor * (Clock::now() - start);
   // What was asked for in the middle of it needs another one.
-  if (requested) served_ = covered;
+  if (requested) {
+    served_ = covered;
+    rests_until_ = Clock::now() + rest_factor * (Clock::now() - start);
+  }
+  totals_.differences += outcome.differing;
+  totals_.failed += outcome.failed;
   report_ = {.finished_at_s = ::time(nullptr),
              .directories = outcome.directories,
              .differences = outcome.differing,
@@ -258,10 +262,10 @@ void Auditor::audit(bool requested) {
 /// directory as long as its operations may take.
 Recounter::Pace Auditor::pace_of_audit(bool requested) {
   if (requested) return [this](uint64_t) { return !stopping_.load(); };
-  return [this, owed = 0ms](uint64_t operations) mutable {
-    owed += std::chrono::milliseconds(operations * 1000 / audit_operations_per_s_);
+  return [this, owed = 0us](uint64_t operations) mutable {
+    owed += std::chrono::microseconds(operations * 1'000'000 / audit_operations_per_s_);
     const bool is_due = owed >= pause_least;
-    const auto end = Clock::now() + (is_due ? std::exchange(owed, 0ms) : 0ms);
+    const auto end = Clock::now() + (is_due ? std::exchange(owed, 0us) : 0us);
     const MutexLock lock(mutex_);
     while (is_due && !stopping_ && requested_ == served_ && changed_.wait_until(mutex_, end)) {
     }
@@ -270,6 +274,7 @@ Recounter::Pace Auditor::pace_of_audit(bool requested) {
 }
 
 std::size_t Auditor::describe(std::span<char> room) {
+  const auto number = [](auto value) { return static_cast<long long>(value); };
   const MutexLock lock(mutex_);
   int length = 0;
   if (requested_ != served_) {
@@ -279,12 +284,11 @@ std::size_t Auditor::describe(std::span<char> room) {
   } else {
     length = std::snprintf(
         room.data(), room.size(),
-        "finished=%lld directories=%llu differences=%llu failed=%llu milliseconds=%lld",
-        static_cast<long long>(report_->finished_at_s),
-        static_cast<unsigned long long>(report_->directories),
-        static_cast<unsigned long long>(report_->differences),
-        static_cast<unsigned long long>(report_->failed),
-        static_cast<long long>(report_->seconds * 1000));
+        "finished=%lld directories=%lld differences=%lld failed=%lld milliseconds=%lld "
+        "all_differences=%lld all_failed=%lld",
+        number(report_->finished_at_s), number(report_->directories), number(report_->differences),
+        number(report_->failed), number(report_->seconds * 1000), number(totals_.differences),
+        number(totals_.failed));
   }
   return std::min(static_cast<std::size_t>(std::max(length, 0)), room.size());
 }

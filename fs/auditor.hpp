@@ -24,6 +24,12 @@ struct AuditReport {
   double seconds = 0;
 };
 
+/// What all complete audits together have found, for who has asked for one of several.
+struct AuditTotals {
+  uint64_t differences = 0;
+  uint64_t failed = 0;
+};
+
 /// Keeps what is counted in agreement with what is there, in the background:
 ///
 /// - scans a tree of which nothing is counted yet, at full speed, while it is served;
@@ -51,7 +57,7 @@ class Auditor {
   /// Ends the threads after the directory that they are at.
   void stop() TALLY_EXCLUDES(mutex_);
 
-  /// Has everything recounted, soon. An audit that is under way is begun anew.
+  /// Has everything recounted, soon: another time if that is under way, for what changes meanwhile.
   void request_audit() TALLY_EXCLUDES(mutex_);
 
   /// Something may have changed that is not known to be in one directory. It takes an audit to find
@@ -62,7 +68,8 @@ class Auditor {
   [[nodiscard]] bool doubts_everything() const { return doubts_.load() != doubts_settled_.load(); }
 
   /// What user.tally.audit says: "running", or "none", or "finished=… directories=… differences=…
-  /// failed=… seconds=…". Written into `room`; returns its length. Allocates nothing.
+  /// failed=… milliseconds=…" of the last audit and "all_differences=… all_failed=…" of all.
+  /// Written into `room`; returns its length. Allocates nothing.
   [[nodiscard]] std::size_t describe(std::span<char> room) TALLY_EXCLUDES(mutex_);
 
   /// How much of the scan is done, while there is one.
@@ -98,6 +105,7 @@ class Auditor {
   uint64_t requested_ TALLY_GUARDED_BY(mutex_) = 0;  // audits asked for
   uint64_t served_ TALLY_GUARDED_BY(mutex_) = 0;     // of these, how many a finished audit covers
   std::optional<AuditReport> report_ TALLY_GUARDED_BY(mutex_);
+  AuditTotals totals_ TALLY_GUARDED_BY(mutex_);
   Clock::time_point rests_until_ TALLY_GUARDED_BY(mutex_);  // no audit because of a doubt before
   std::thread repairs_;
   std::thread audits_;

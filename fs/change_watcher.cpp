@@ -101,7 +101,7 @@ Status ChangeWatcher::add_device(int mount_fd) {
 /// Filesystems that are mounted below the source, once one of their inodes was met.
 void ChangeWatcher::add_new_devices() {
   const FileHandles& handles = filesystem_.inodes().handles();
-  for (; devices_seen_ < handles.device_count(); ++devices_seen_) {
+  for (; devices_seen_ < handles.mount_count(); ++devices_seen_) {
     const int mount_fd = handles.mount_at(devices_seen_);
     const Status added = mount_fd < 0 ? Status(failure(EOPNOTSUPP)) : add_device(mount_fd);
     if (added) continue;

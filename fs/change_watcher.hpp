@@ -90,7 +90,7 @@ class ChangeWatcher {
   const pid_t own_pid_;
   UniqueFd events_;
   UniqueFd end_;  // an eventfd, readable when the thread is to end
-  std::array<Device, FileHandles::devices_max> devices_ = {};
+  std::array<Device, FileHandles::mounts_max> devices_ = {};
   std::size_t device_count_ = 0;    // in devices_
   std::size_t devices_seen_ = 0;    // of those that the filesystem knows
   ReservedArray<Recent> recent_;    // at the hash of the key; a newer one takes the place

@@ -284,6 +284,12 @@ Status Credentials::become(const Caller& caller) const {
                    can_set_groups_);
 }
 
+Status Credentials::become_owner(uid_t uid, gid_t gid) const {
+  if (!can_switch_) return {};
+  return switch_to(uid, gid, uid == 0 ? capabilities_ : capabilities_ & ~bit(CAP_SYS_RESOURCE),
+                   can_set_groups_);
+}
+
 Status Credentials::become_creator(const Caller& caller) const {
   if (const Status set = set_umask(caller.umask); !set) return set;
   // The kernel has checked of root what depends on capabilities (fs/inode.c, mode_strip_sgid).

@@ -64,6 +64,10 @@ class Credentials {
     return done ? back : done;
   }
 
+  /// For what the kernel writes back of the mappings of a file that this user owns: as become(),
+  /// but set-id bits stay, as they do natively.
+  [[nodiscard]] Status become_owner(uid_t uid, gid_t gid) const;
+
   /// Whether the caller holds a capability (CAP_…) in our user namespace. The thread may become the
   /// daemon.
   [[nodiscard]] bool holds(const Caller& caller, int capability) const;

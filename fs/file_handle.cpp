@@ -87,42 +87,38 @@ unsigned long restrictions_of(int fd) {
 
 }  // namespace
 
-unsigned long FileHandles::restrictions(uint32_t dev) const {
-  const Device* device = find(dev);
-  return device == nullptr ? ST_NOSUID | ST_NODEV : device->restrictions;
+unsigned long FileHandles::restrictions(MountIndex mount) const {
+  return mount == MountIndex::unknown ? ST_NOSUID | ST_NODEV
+                                      : mounts_[index_of(mount)].restrictions;
 }
 
-void FileHandles::add_device(uint32_t dev, int fd) {
-  if (find(dev) != nullptr || device_count_.load() == devices_max) return;
+MountIndex FileHandles::add_mount(uint64_t mount_id, int fd) {
+  if (const MountIndex known = find(mount_id); known != MountIndex::unknown) return known;
   MutexLock lock(mutex_);
-  const std::size_t count = device_count_.load(std::memory_order_relaxed);
-  if (find(dev) != nullptr || count == devices_max) return;
-  devices_[count].dev = dev;
-  devices_[count].mount = probe(fd);
-  devices_[count].restrictions = restrictions_of(fd);
-  device_count_.store(count + 1, std::memory_order_release);
+  if (const MountIndex known = find(mount_id); known != MountIndex::unknown) return known;
+  const std::size_t count = mount_count_.load(std::memory_order_relaxed);
+  if (count == mounts_max) return MountIndex::unknown;
+  mounts_[count].id = mount_id;
+  mounts_[count].root = probe(fd);
+  mounts_[count].restrictions = restrictions_of(fd);
+  mount_count_.store(count + 1, std::memory_order_release);
+  return static_cast<MountIndex>(count);
 }
 
-const FileHandles::Device* FileHandles::find(uint32_t dev) const {
-  const std::size_t count = device_count_.load(std::memory_order_acquire);
+MountIndex FileHandles::find(uint64_t mount_id) const {
+  const std::size_t count = mount_count();
   for (std::size_t i = 0; i < count; ++i)
-    if (devices_[i].dev == dev) return &devices_[i];
-  return nullptr;
+    if (mounts_[i].id == mount_id) return static_cast<MountIndex>(i);
+  return MountIndex::unknown;
 }
 
-int FileHandles::mount_fd(uint32_t dev) const {
-  const Device* device = find(dev);
-  return device == nullptr ? -1 : device->mount.get();
+Result<Identity> FileHandles::identify(MountIndex mount, int fd, const char* name) const {
+  return usable(mount) ? handle_of(fd, name) : birth_time_of(fd, name);
 }
 
-Result<Identity> FileHandles::identify(uint32_t dev, int fd, const char* name) const {
-  return usable(dev) ? handle_of(fd, name) : birth_time_of(fd, name);
-}
-
-Result<UniqueFd> FileHandles::open(uint32_t dev, const Identity& identity) const {
-  const int mount = mount_fd(dev);
-  if (mount < 0 || identity.kind != Identity::Kind::handle) return failure(EOPNOTSUPP);
-  return open_handle(mount, identity);
+Result<UniqueFd> FileHandles::open(MountIndex mount, const Identity& identity) const {
+  if (!usable(mount) || identity.kind != Identity::Kind::handle) return failure(EOPNOTSUPP);
+  return open_handle(mount_at(index_of(mount)), identity);
 }
 
 }  // namespace tally::fs

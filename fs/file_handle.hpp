@@ -29,56 +29,65 @@ struct Identity {
   friend bool operator==(const Identity&, const Identity&) = default;
 };
 
-/// Identities of inodes, and opening them again by file handle. Whether a device has usable handles
-/// is decided once, with the first of its inodes that is seen: the way into a device is its root.
+/// A mount at or below the source: an index in FileHandles.
+enum class MountIndex : uint8_t {
+  root = 0,       ///< that of the source itself, which is added first
+  unknown = 255,  ///< one too many
+};
+
+/// Identities of inodes, and opening them again by file handle, through the mount that they were
+/// met on: the same filesystem may be mounted in several places, and more restricted in one of
+/// them. Whether a mount has usable handles is decided once, with the first of its inodes that is
+/// seen: the way into a mount is its root.
 ///
 /// open_by_handle_at(2) needs a descriptor on the mount that is not O_PATH, of which one is kept
-/// per device, and CAP_DAC_READ_SEARCH. Thread-safe. Allocates nothing.
+/// per mount, and CAP_DAC_READ_SEARCH. Thread-safe. Allocates nothing.
 class FileHandles {
  public:
-  /// Devices beyond this number are treated as having no handles.
-  static constexpr std::size_t devices_max = 64;
+  /// Mounts beyond this number are treated as having no handles and all restrictions.
+  static constexpr std::size_t mounts_max = 64;
 
-  /// Decides whether inodes of this device can be opened by handle, and notes how its mount is
-  /// restricted, unless that is done already.
-  /// `fd`: any inode on it, O_PATH will do. If it is no directory the answer is no.
-  void add_device(uint32_t dev, int fd) TALLY_EXCLUDES(mutex_);
+  /// Decides whether inodes of this mount can be opened by handle, and notes how it is restricted,
+  /// unless that is done already. `mount_id`: as in FileStat. `fd`: any inode on it, O_PATH will
+  /// do. If it is no directory the answer is no.
+  MountIndex add_mount(uint64_t mount_id, int fd) TALLY_EXCLUDES(mutex_);
 
-  /// Whether inodes of this device can be opened by handle.
-  [[nodiscard]] bool usable(uint32_t dev) const { return mount_fd(dev) >= 0; }
-
-  /// Which of ST_NOSUID and ST_NODEV (statvfs(3)) the mount of this device has; both if it is not
-  /// known.
-  [[nodiscard]] unsigned long restrictions(uint32_t dev) const;
-
-  /// Devices that were decided on, and of each a descriptor for open_by_handle_at(2), which lives
-  /// as long as this object; -1 if its handles can't be used.
-  [[nodiscard]] std::size_t device_count() const {
-    return device_count_.load(std::memory_order_acquire);
+  /// Whether inodes of this mount can be opened by handle.
+  [[nodiscard]] bool usable(MountIndex mount) const {
+    return mount != MountIndex::unknown && mount_at(index_of(mount)) >= 0;
   }
-  [[nodiscard]] int mount_at(std::size_t i) const { return devices_[i].mount.get(); }
 
-  /// The identity of an inode of this device: the one that is open as `fd` (O_PATH will do), or the
+  /// Which of ST_NOSUID and ST_NODEV (statvfs(3)) the mount has; both if it is not known.
+  [[nodiscard]] unsigned long restrictions(MountIndex mount) const;
+
+  /// Mounts that were decided on, and of each a descriptor for open_by_handle_at(2), which lives as
+  /// long as this object; -1 if its handles can't be used.
+  [[nodiscard]] std::size_t mount_count() const {
+    return mount_count_.load(std::memory_order_acquire);
+  }
+  [[nodiscard]] int mount_at(std::size_t i) const { return mounts_[i].root.get(); }
+
+  /// The identity of an inode of this mount: the one that is open as `fd` (O_PATH will do), or the
   /// one by this name in the directory `fd`.
-  [[nodiscard]] Result<Identity> identify(uint32_t dev, int fd, const char* name = "") const;
+  [[nodiscard]] Result<Identity> identify(MountIndex mount, int fd, const char* name = "") const;
 
   /// An O_PATH descriptor of the inode; ESTALE if it no longer exists, EOPNOTSUPP if its identity
   /// is no handle.
-  [[nodiscard]] Result<UniqueFd> open(uint32_t dev, const Identity& identity) const;
+  [[nodiscard]] Result<UniqueFd> open(MountIndex mount, const Identity& identity) const;
 
  private:
-  struct Device {
-    uint32_t dev = 0;
-    UniqueFd mount;  // none: no handles
+  struct Mount {
+    uint64_t id = 0;
+    UniqueFd root;  // none: no handles
     unsigned long restrictions = 0;
   };
 
-  [[nodiscard]] const Device* find(uint32_t dev) const;
-  [[nodiscard]] int mount_fd(uint32_t dev) const;
+  static std::size_t index_of(MountIndex mount) { return static_cast<std::size_t>(mount); }
+  [[nodiscard]] MountIndex find(uint64_t mount_id) const;
 
-  Mutex mutex_;  // held to add a device
-  std::array<Device, devices_max> devices_;
-  std::atomic<std::size_t> device_count_ = 0;  // devices below it never change again
+  Mutex mutex_;  // held to add a mount
+  std::array<Mount, mounts_max> mounts_;
+  std::atomic<std::size_t> mount_count_ = 0;  // mounts below it never change again
 };
 
 }  // namespace tally::fs

@@ -9,6 +9,8 @@
 #include <system_error>
 #include <utility>
 
+#include <spdlog/spdlog.h>
+
 #include "core/direct_file.hpp"
 #include "core/hot_path_guard.hpp"
 #include "fs/attributes.hpp"
@@ -94,6 +96,8 @@ Result<Filesystem::Found> Filesystem::find_once(const PinnedInode& parent, const
   auto path_fd = inodes_.open_descriptor(
       [&] { return ::openat(parent.fd(), name, O_PATH | O_NOFOLLOW | O_CLOEXEC); });
   if (!path_fd) return std::unexpected(path_fd.error());
+  if (const Status served = check_not_own(path_fd->get(), ""); !served)
+    return std::unexpected(served.error());
   const auto seen = stat_fd(path_fd->get());
   if (!seen) return std::unexpected(seen.error());
   if (const Status served = check_served(seen->key, parent.fd(), name); !served)
@@ -118,6 +122,20 @@ Status Filesystem::check_served(const FileKey& key, int parent_fd, const char* n
   };
   const auto parent = path_of(parent_fd).lexically_relative(path_of(root_fd_));
   log_left_out((parent / name).lexically_normal());
+  return failure(EXDEV);
+}
+
+/// EXDEV if `name` in `fd` (empty: `fd` itself) lies in what we serve. Asks no filesystem.
+Status Filesystem::check_not_own(int fd, const char* name) {
+  struct statx stx;
+  constexpr int flags = AT_EMPTY_PATH | AT_SYMLINK_NOFOLLOW | AT_NO_AUTOMOUNT | AT_STATX_DONT_SYNC;
+  if (::statx(fd, name, flags, 0, &stx) != 0) return {};  // for the caller to find
+  const uint32_t device = own_device_.load(std::memory_order_relaxed);
+  if (device == 0 || pack_dev(stx.stx_dev_major, stx.stx_dev_minor) != device) return {};
+  if (!own_mount_met_.test_and_set()) {
+    TALLY_HOT_PATH_PAUSE("logging allocates");
+    spdlog::warn("left out: this mount itself, which is mounted below its own source, too");
+  }
   return failure(EXDEV);
 }
 
@@ -150,7 +168,7 @@ fuse_entry_param Filesystem::entry(const Found& found) {
 
 struct stat Filesystem::attributes(const Inode& inode, const struct statx& stx) {
   struct stat attributes = to_stat(stx, root_device_);
-  if (is_nested(inode)) restrict_attributes(attributes, inodes_.restrictions(inode));
+  restrict_attributes(attributes, inodes_.restrictions(inode));
   const DirIndex dir = inode.is_directory() ? inode.dir_now() : DirIndex();
   if (options_.directory_size != DirectorySize::recursive || !dir) return attributes;
   // First watched, then read: a change after the reading is told to the kernel.

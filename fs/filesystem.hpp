@@ -84,6 +84,10 @@ class Filesystem {
   void set_settler(Settler* settler) { settler_ = settler; }
 
   /// Whoever scans and audits, for the attributes that tell of it. Null for none.
+  /// What we serve has this st_dev. It is left out where it is mounted below the source, too: to
+  /// ask it for anything would be to wait for ourselves. Before the first request.
+  void set_own_device(uint32_t device) { own_device_ = device; }
+
   void set_auditor(Auditor* auditor) { auditor_ = auditor; }
 
   enum class Settling {
@@ -167,8 +171,8 @@ class Filesystem {
   Result<off_t> lseek(OpenFile& file, off_t offset, int whence);
   /// Allowed: FS_IOC_GETFLAGS, FS_IOC_SETFLAGS, FS_IOC_FSGETXATTR, FS_IOC_FSSETXATTR; others are
   /// ENOTTY. Returns how many bytes of `output` are the result.
-  Result<std::size_t> ioctl(OpenFile& file, unsigned command, std::span<const char> input,
-                            std::span<char> output);
+  Result<std::size_t> ioctl(const Caller& caller, OpenFile& file, unsigned command,
+                            std::span<const char> input, std::span<char> output);
 
   // --- Open directories (handlers_directories.cpp) ---------------------------------------------
 
@@ -210,17 +214,17 @@ class Filesystem {
   Result<CountedFd> reopen(int fd, int flags);
   Result<Found> find(const PinnedInode& parent, const char* name);
   Result<Found> find_once(const PinnedInode& parent, const char* name);
-  /// Whether it lies on another filesystem than the root, which has restrictions of its own.
-  [[nodiscard]] bool is_nested(const Inode& inode) const { return inode.key().dev != root_device_; }
   [[nodiscard]] bool is_left_out(const FileKey& key) const {
     return options_.one_file_system && key.dev != root_device_;
   }
   Status check_served(const FileKey& key, int parent_fd, const char* name);
+  Status check_not_own(int fd, const char* name);
   Status meet(const PinnedInode& inode, const PinnedInode& parent, const char* name);
   fuse_entry_param entry(const Found& found);
   struct stat attributes(const Inode& inode, const struct statx& stx);
   Result<Target> target_of(NodeId node, OpenFile* file);
   Status become_writer(const Caller& caller, int fd);
+  Status become_owner(int fd);
   bool is_open(Inode& inode);
   Status change_attributes(const Caller& caller, int fd, const struct stat& wanted, int to_set,
                            OpenFile* file);
@@ -265,7 +269,7 @@ class Filesystem {
   // Open directories (handlers_directories.cpp).
   template <class Add>
   Status list(OpenDirectory& directory, off_t offset, Add add);
-  [[nodiscard]] bool is_hidden(const OpenDirectory& directory, const char* name) const;
+  [[nodiscard]] bool is_hidden(const OpenDirectory& directory, const char* name);
   fuse_entry_param entry_to_list(const PinnedInode& parent, const dirent64& listed);
 
   // Extended attributes (handlers_xattrs.cpp).
@@ -293,6 +297,8 @@ class Filesystem {
   ObjectPool<OpenDirectory> open_directories_;
   const int root_fd_;  // the source, as it was given
   uint32_t root_device_;
+  std::atomic<uint32_t> own_device_ = 0;
+  std::atomic_flag own_mount_met_;
   std::atomic_flag left_out_met_;
   Settler* settler_ = nullptr;
   std::atomic<Auditor*> auditor_ = nullptr;

@@ -90,6 +90,14 @@ Status Filesystem::become_writer(const Caller& caller, int fd) {
   return has_set_id ? credentials_.become_exactly(caller) : credentials_.become(caller);
 }
 
+/// Before what the kernel writes back, of which it does not say whose it is: what is reserved for
+/// root, and quotas, are for the owner of the file.
+Status Filesystem::become_owner(int fd) {
+  struct stat now;
+  if (::fstat(fd, &now) != 0) return last_error();
+  return credentials_.become_owner(now.st_uid, now.st_gid);
+}
+
 Result<std::span<const std::byte>> Filesystem::read(OpenFile& file,
                                                     AlignedBufferPool::Lease& buffer,
                                                     std::size_t size_bytes, off_t offset) {
@@ -103,7 +111,7 @@ Result<std::span<const std::byte>> Filesystem::read(OpenFile& file,
 Result<std::size_t> Filesystem::write(const Caller& caller, OpenFile& file,
                                       std::span<const char> data, off_t offset, WriteKind kind) {
   TALLY_HOT_PATH("write");
-  const Status became = kind == WriteKind::from_mapping ? credentials_.become_daemon()
+  const Status became = kind == WriteKind::from_mapping ? become_owner(file.fd.get())
                                                         : become_writer(caller, file.fd.get());
   if (!became) return std::unexpected(became.error());
   const auto written = write_all(file.fd.get(), data, offset, kind == WriteKind::append);
@@ -163,15 +171,17 @@ Result<off_t> Filesystem::lseek(OpenFile& file, off_t offset, int whence) {
   return found;
 }
 
-Result<std::size_t> Filesystem::ioctl(OpenFile& file, unsigned command, std::span<const char> input,
-                                      std::span<char> output) {
+Result<std::size_t> Filesystem::ioctl(const Caller& caller, OpenFile& file, unsigned command,
+                                      std::span<const char> input, std::span<char> output) {
   TALLY_HOT_PATH("ioctl");
   const auto result_size_bytes = ioctl_result_size_bytes(command);
   if (!result_size_bytes) return failure(ENOTTY);
   alignas(fsxattr) std::array<char, sizeof(fsxattr)> argument = {};
   if (input.size() > argument.size() || *result_size_bytes > output.size()) return failure(EINVAL);
   std::copy(input.begin(), input.end(), argument.begin());
-  if (const Status became = credentials_.become_daemon(); !became)
+  // The kernel has checked who owns the file; the lower filesystem may ask for more (ext4: for
+  // CAP_SYS_RESOURCE, of who changes how a file is journalled).
+  if (const Status became = credentials_.become_exactly(caller); !became)
     return std::unexpected(became.error());
   const Status done = status_of(::ioctl(file.fd.get(), command, argument.data()));
   if (*result_size_bytes == 0) observe_after(file, done.has_value());

@@ -64,8 +64,9 @@ Result<OpenDirectory*> Filesystem::opendir(NodeId node) {
 }
 
 /// Whether an entry is not to be listed, because it is left out.
-bool Filesystem::is_hidden(const OpenDirectory& directory, const char* name) const {
+bool Filesystem::is_hidden(const OpenDirectory& directory, const char* name) {
   if (!options_.one_file_system || is_dot_or_dot_dot(name)) return false;
+  if (!check_not_own(directory.fd.get(), name)) return true;
   const auto stat = stat_at(directory.fd.get(), name);
   return stat && is_left_out(stat->key);
 }

@@ -43,12 +43,12 @@ PinnedInode InodeTable::pin_open(Inode& inode) {
 }
 
 Result<PinnedInode> InodeTable::reopen(const InodeRef& inode) {
-  return handles_.usable(inode->key_.dev) ? reopen_by_handle(inode) : reopen_by_name(inode);
+  return handles_.usable(inode->mount_) ? reopen_by_handle(inode) : reopen_by_name(inode);
 }
 
 Result<PinnedInode> InodeTable::reopen_by_handle(const InodeRef& inode) {
   Result<CountedFd> opened = open_descriptor([&] {
-    Result<UniqueFd> fd = handles_.open(inode->key_.dev, inode->identity_);
+    Result<UniqueFd> fd = handles_.open(inode->mount_, inode->identity_);
     if (fd) return fd->release();
     errno = fd.error().value;
     return -1;
@@ -101,7 +101,7 @@ Result<CountedFd> InodeTable::open_named(const PinnedInode& parent, const char* 
   if (!opened) return failure(opened.error().value == ENOENT ? ESTALE : opened.error().value);
   const Result<FileStat> stat = stat_fd(opened->get());
   if (!stat) return std::unexpected(stat.error());
-  const Result<Identity> identity = handles_.identify(stat->key.dev, opened->get());
+  const Result<Identity> identity = handles_.identify(expected.mount_, opened->get());
   if (!identity) return std::unexpected(identity.error());
   if (stat->key != expected.key_ || *identity != expected.identity_) return failure(ESTALE);
   return opened;
@@ -135,12 +135,12 @@ bool InodeTable::evict_one() {
     // lock has found the inode closed.
     Result<Identity> identity = victim->identity_;
     if (identity->kind == Identity::Kind::none)
-      identity = handles_.identify(victim->key_.dev, victim.fd());
+      identity = handles_.identify(victim->mount_, victim.fd());
 
     CountedFd closing;  // both end when the lock is released
     InodeRef unpinned;
     MutexLock lock(mutex_);
-    if (!identity || (victim->parent_ == 0 && !handles_.usable(victim->key_.dev))) {
+    if (!identity || (victim->parent_ == 0 && !handles_.usable(victim->mount_))) {
       victim->kept_open_ = true;
       continue;
     }

@@ -115,10 +115,10 @@ InodeTable::InodeTable(int source_fd, uint32_t capacity, DescriptorBudget& budge
   const Result<FileStat> stat = fd ? stat_fd(fd->get()) : std::unexpected(fd.error());
   if (!stat)
     throw std::system_error(stat.error().value, std::generic_category(), "root of the source");
-  handles_.add_device(stat->key.dev, fd->get());
+  const MountIndex mount = handles_.add_mount(stat->mount_id, fd->get());
 
   MutexLock lock(mutex_);
-  root_ = pin_open(*create(*fd, *stat));
+  root_ = pin_open(*create(*fd, *stat, mount));
   assert(root_->id() == 1);
 }
 
@@ -148,7 +148,7 @@ InodeRef InodeTable::find(const FileKey& key, int directory_fd, const char* name
     // What is open keeps its number.
     if (known->fd_ >= 0) return inode;
   }
-  const Result<Identity> found = handles_.identify(key.dev, directory_fd, name);
+  const Result<Identity> found = handles_.identify(inode->mount_, directory_fd, name);
   MutexLock lock(mutex_);
   const bool is_same =
       found &&
@@ -158,7 +158,7 @@ InodeRef InodeTable::find(const FileKey& key, int directory_fd, const char* name
 
 Result<PinnedInode> InodeTable::find_or_create(CountedFd path_fd, const FileStat& stat,
                                                const Inode* parent, const char* name) {
-  handles_.add_device(stat.key.dev, path_fd.get());
+  const MountIndex mount = handles_.add_mount(stat.mount_id, path_fd.get());
   std::optional<Identity> identity;
   PinnedInode found;
   Inode* former_parent = nullptr;
@@ -175,8 +175,10 @@ Result<PinnedInode> InodeTable::find_or_create(CountedFd path_fd, const FileStat
           inode = nullptr;
         }
       }
-      if (inode == nullptr) inode = create(path_fd, stat);
+      if (inode == nullptr) inode = create(path_fd, stat, mount);
       if (inode == nullptr) break;
+      if (mount != MountIndex::root)
+        inode->restrictions_ |= static_cast<uint8_t>(handles_.restrictions(mount));
       if (inode->fd_ >= 0) {
         found = pin_open(*inode);
         // A rename may have given what is open a newer name since ours was looked up.
@@ -187,7 +189,7 @@ Result<PinnedInode> InodeTable::find_or_create(CountedFd path_fd, const FileStat
         break;
       }
     }
-    const Result<Identity> taken = handles_.identify(stat.key.dev, path_fd.get());
+    const Result<Identity> taken = handles_.identify(mount, path_fd.get());
     if (!taken) return std::unexpected(taken.error());
     identity = *taken;
   }
@@ -278,12 +280,13 @@ Inode* InodeTable::acquire_slot() {
 }
 
 /// A slot, open and not pinned, for an inode that is in none. Null when the table is full.
-Inode* InodeTable::create(CountedFd& path_fd, const FileStat& stat) {
+Inode* InodeTable::create(CountedFd& path_fd, const FileStat& stat, MountIndex mount) {
   Inode* inode = acquire_slot();
   if (inode == nullptr) return nullptr;
   inode->key_ = stat.key;
-  inode->type_ = stat.mode & S_IFMT;
+  inode->type_ = static_cast<uint16_t>(stat.mode & S_IFMT);
   inode->nameless_ = stat.nlink == 0;
+  inode->mount_ = mount;
   take_over(*inode, path_fd);
   keys_.insert(stat.key, inode->slot_);
   return inode;
@@ -337,7 +340,7 @@ bool InodeTable::goes_by(const Inode& inode, const Inode& parent, const char* na
 /// Remembers how to open the inode again where it has to be done by name. The inode is pinned.
 /// Returns the former parent, which loses a reference.
 Inode* InodeTable::set_name(Inode& inode, const Inode& parent, const char* name, uint32_t nlink) {
-  if (handles_.usable(inode.key_.dev) || inode.nameless_ || inode.slot_ == 1) return nullptr;
+  if (handles_.usable(inode.mount_) || inode.nameless_ || inode.slot_ == 1) return nullptr;
   bool unreliable = nlink > 1 && !inode.is_directory();
   // If directories were moved behind our back, one may appear to be below itself.
   for (uint32_t slot = parent.slot_; slot != 0; slot = slots_[slot].parent_)

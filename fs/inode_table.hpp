@@ -69,10 +69,12 @@ class Inode {
   uint32_t pins_ = 0;        // PinnedInodes
   uint32_t slot_ = 0;
   uint32_t generation_ = 0;
-  uint32_t type_ = 0;           // S_IFMT bits
-  int fd_ = -1;                 // O_PATH
-  QueueLink<Inode> idle_link_;  // in InodeTable::idle_, or in the list of free slots
-  uint32_t parent_ = 0;         // slot of the parent; 0 where inodes are opened by handle
+  uint16_t type_ = 0;                    // S_IFMT bits
+  MountIndex mount_ = MountIndex::root;  // through which it was met first
+  uint8_t restrictions_ = 0;             // of all through which it was met, but the source's own
+  int fd_ = -1;                          // O_PATH
+  QueueLink<Inode> idle_link_;           // in InodeTable::idle_, or in the list of free slots
+  uint32_t parent_ = 0;                  // slot of the parent; 0 where inodes are opened by handle
   bool in_use_ = false;
   bool nameless_ = false;   // no name is left: the descriptor is the only way to the inode
   bool kept_open_ = false;  // can't be opened again for another reason
@@ -226,14 +228,16 @@ class InodeTable {
     return !inode.nameless_;
   }
 
-  /// The devices of all inodes that were met.
+  /// The mounts of all inodes that were met.
   [[nodiscard]] const FileHandles& handles() const { return handles_; }
 
   [[nodiscard]] uint32_t size() const TALLY_EXCLUDES(mutex_);
 
-  /// How the inode's device is mounted below: see FileHandles.
-  [[nodiscard]] unsigned long restrictions(const Inode& inode) const {
-    return handles_.restrictions(inode.key_.dev);
+  /// Which of ST_NOSUID and ST_NODEV the mounts below the source's own have through which the inode
+  /// was met.
+  [[nodiscard]] unsigned long restrictions(const Inode& inode) const TALLY_EXCLUDES(mutex_) {
+    MutexLock lock(mutex_);
+    return inode.restrictions_;
   }
 
  private:
@@ -263,7 +267,7 @@ class InodeTable {
   Inode* live(NodeId id) TALLY_REQUIRES(mutex_);
   Inode* keyed(const FileKey& key) TALLY_REQUIRES(mutex_);
   Inode* acquire_slot() TALLY_REQUIRES(mutex_);
-  Inode* create(CountedFd& path_fd, const FileStat& stat) TALLY_REQUIRES(mutex_);
+  Inode* create(CountedFd& path_fd, const FileStat& stat, MountIndex mount) TALLY_REQUIRES(mutex_);
   InodeRef refer(Inode& inode) TALLY_REQUIRES(mutex_);
   void log_full() TALLY_EXCLUDES(mutex_);
   Remains free_if_unused(Inode& inode) TALLY_REQUIRES(mutex_);

@@ -1,8 +1,11 @@
 #include "fs/mount_table.hpp"
 
+#include <cstdio>
 #include <fstream>
 #include <sstream>
 #include <utility>
+
+#include "core/file_stat.hpp"
 
 namespace tally::fs {
 namespace {
@@ -43,6 +46,12 @@ std::optional<MountEntry> parse_mount_entry(std::string_view line) {
       .device = device, .mountpoint = unescape(mountpoint), .options = options, .type = type};
 }
 
+uint32_t MountEntry::device_number() const {
+  unsigned major = 0;
+  unsigned minor = 0;
+  return std::sscanf(device.c_str(), "%u:%u", &major, &minor) == 2 ? pack_dev(major, minor) : 0;
+}
+
 std::optional<MountEntry> mount_at(const std::string& mountpoint) {
   std::optional<MountEntry> found;
   for_each_mount([&](MountEntry& entry) {
@@ -51,12 +60,12 @@ std::optional<MountEntry> mount_at(const std::string& mountpoint) {
   return found;
 }
 
-std::vector<std::string> mountpoints_below(const std::string& directory) {
+std::vector<MountEntry> mounts_below(const std::string& directory) {
   const std::string inside = directory == "/" ? directory : directory + "/";
-  std::vector<std::string> found;
+  std::vector<MountEntry> found;
   for_each_mount([&](MountEntry& entry) {
     if (entry.mountpoint.starts_with(inside) && entry.mountpoint != directory)
-      found.push_back(std::move(entry.mountpoint));
+      found.push_back(std::move(entry));
   });
   return found;
 }

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <cstdint>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -13,6 +14,9 @@ struct MountEntry {
   std::string mountpoint;  ///< absolute
   std::string options;     ///< of the mount: "rw,nosuid,relatime"
   std::string type;        ///< "ext4", "fuse.tallyfs"
+
+  /// `device` as pack_dev() (core/file_stat.hpp) packs it; 0 if it is not of that form.
+  [[nodiscard]] uint32_t device_number() const;
 };
 
 /// Reads one line. Nothing if it is not of that form.
@@ -22,7 +26,7 @@ std::optional<MountEntry> parse_mount_entry(std::string_view line);
 /// made there. Nothing if no mount is.
 std::optional<MountEntry> mount_at(const std::string& mountpoint);
 
-/// Where something is mounted below `directory`, an absolute path without symbolic links.
-std::vector<std::string> mountpoints_below(const std::string& directory);
+/// What is mounted below `directory`, an absolute path without symbolic links.
+std::vector<MountEntry> mounts_below(const std::string& directory);
 
 }  // namespace tally::fs

@@ -288,9 +288,10 @@ void ioctl(fuse_req_t req, fuse_ino_t, unsigned command, void*, fuse_file_info* 
     return;
   }
   std::array<char, 64> output;
-  const auto result = filesystem_of(req).ioctl(
-      file_of(fi), command, std::span(static_cast<const char*>(input), input_size_bytes),
-      std::span(output).first(std::min(output.size(), output_size_bytes)));
+  const auto result =
+      filesystem_of(req).ioctl(caller_of(req), file_of(fi), command,
+                               std::span(static_cast<const char*>(input), input_size_bytes),
+                               std::span(output).first(std::min(output.size(), output_size_bytes)));
   if (!result) {
     fuse_reply_err(req, result.error().value);
   } else {

@@ -129,9 +129,9 @@ void leave_out_mounts(Place& place) {
   auto alone = open_without_mounts(place.source.get());
   if (!alone) return;
   place.source = *std::move(alone);
-  const std::vector<std::string> left_out = mountpoints_below(place.source_path);
+  const std::vector<MountEntry> left_out = mounts_below(place.source_path);
   if (left_out.empty()) return;
-  log_left_out(std::filesystem::path(left_out[0]).lexically_relative(place.source_path));
+  log_left_out(std::filesystem::path(left_out[0].mountpoint).lexically_relative(place.source_path));
 }
 
 }  // namespace

@@ -7,6 +7,7 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <span>
 #include <utility>
 
 #include "core/hot_path_guard.hpp"
@@ -69,15 +70,14 @@ Recounter::Outcome Recounter::walk(Scope scope, const Pace& pace) {
   const auto root = filesystem_.inodes_.pin(FUSE_ROOT_ID);
   if (!root) return outcome_;
   static_cast<void>(filesystem_.observe(**root, root->fd(), false));
-  visit(*root);
+  visit(*root, tree().is_suspect(tree().root()));
   bool goes_on = rest();
   while (depth_ != 0) {
     if (goes_on && descend()) continue;
     goes_on = goes_on && rest();
     leave(goes_on);
   }
-  if (goes_on) remove_missing();
-  missing_count_ = 0;
+  remove_missing(goes_on);
   look_for_unknown_names();
   outcome_.finished = goes_on;
   return outcome_;
@@ -89,11 +89,11 @@ bool Recounter::rest() {
 }
 
 /// Recounts a directory if that is wanted, and goes into it if there is something to visit below.
-/// Returns whether it has.
-bool Recounter::visit(const PinnedInode& directory) {
+/// Returns whether it has. `was_suspect`: before it was looked up, which may find it changed.
+bool Recounter::visit(const PinnedInode& directory, bool was_suspect) {
   const DirIndex dir = directory->dir_now();
   if (!dir) return false;
-  if (is_to_recount(dir)) recount(directory);
+  if (is_to_recount(dir)) recount(directory, was_suspect);
   const bool is_way_down = scope_ == Scope::everything || tree().has_suspects(dir);
   if (is_way_down && tree().counters(dir).subdirs > 0 && depth_ < depth_max) {
     enter(directory, dir);
@@ -109,12 +109,15 @@ bool Recounter::is_to_recount(DirIndex dir) {
 }
 
 void Recounter::enter(const PinnedInode& directory, DirIndex dir) {
-  const bool is_shared = scope_ == Scope::unscanned;
+  const bool is_scan = scope_ == Scope::unscanned;
+  // Where others were let in before everything is looked at once: each way down is walked once.
+  const bool is_first = depth_ == 0 || levels_[depth_ - 1].pass == Pass::unclaimed;
   filesystem_.inodes_.add_lookup(*directory);
-  levels_[depth_++] = {.directory = directory->id(),
-                       .position = 0,
-                       .pass = is_shared ? Pass::unclaimed : Pass::all,
-                       .claimed = is_shared && tree().claim(dir)};
+  levels_[depth_] = {.directory = directory->id(),
+                     .position = 0,
+                     .pass = is_scan && is_first ? Pass::unclaimed : Pass::all,
+                     .claimed = is_scan && tree().claim(dir)};
+  ++depth_;
 }
 
 /// All below the directory has been visited.
@@ -139,11 +142,13 @@ bool Recounter::descend() {
     ++operations_;
     while (const dirent64* entry = walked_.next_entry()) {
       level.position = entry->d_off;
-      if (!is_wanted(fd->get(), *entry, (*directory)->key().dev, level.pass)) continue;
+      const DirIndex child = wanted(fd->get(), *entry, (*directory)->key().dev, level.pass);
+      if (!child) continue;
+      const bool was_suspect = tree().is_suspect(child);
       const auto found = filesystem_.find(*directory, entry->d_name);
       operations_ += 2;
       if (!found || !is_child(found->inode, *directory)) continue;
-      if (visit(found->inode)) return true;
+      if (visit(found->inode, was_suspect)) return true;
       if (!rest()) return false;
     }
   }
@@ -156,32 +161,37 @@ bool Recounter::begin_next_pass(const PinnedInode& directory, Level& level) {
   const DirIndex dir = directory->dir_now();
   if (!dir) return false;
   tree().settle_suspects_below(dir);
+  if (!tree().has_suspects_below(dir)) return false;
+  level.position = 0;
+  if (level.pass == Pass::unclaimed) {
+    level.pass = Pass::shared;
+    return true;
+  }
   // Where others are at work something is left for as long as they are; where nobody is, it was
   // passed over: a subvolume of btrfs is listed with a number that may be another inode's.
-  const bool has_left = level.pass == Pass::unclaimed ? tree().has_suspects_below(dir)
-                                                      : tree().has_unclaimed_suspects_below(dir);
-  if (!has_left) return false;
-  level.pass = level.pass == Pass::unclaimed ? Pass::all : Pass::by_stat;
-  level.position = 0;
-  return true;
+  level.pass = Pass::by_stat;
+  return tree().has_unclaimed_suspects_below(dir);
 }
 
-/// Whether an entry is a directory that the walk is to visit in this pass. `by_stat`: only those
+/// The directory that an entry is, if the walk is to visit it in this pass. `by_stat`: only those
 /// that the number they are listed with does not lead to; by that number the others were visited.
-bool Recounter::is_wanted(int fd, const dirent64& entry, uint32_t dev, Pass pass) {
+DirIndex Recounter::wanted(int fd, const dirent64& entry, uint32_t dev, Pass pass) {
   const bool by_stat = pass == Pass::by_stat;
-  if (entry.d_type != DT_DIR && entry.d_type != DT_UNKNOWN) return false;
+  if (entry.d_type != DT_DIR && entry.d_type != DT_UNKNOWN) return {};
   const FileKey listed = {.ino = entry.d_ino, .dev = dev};
   DirIndex dir = tree().find(listed);
   if (!dir || by_stat) {
     // Something is mounted on it, or the number that the directory says is not that of the inode.
     ++operations_;
+    if (!filesystem_.check_not_own(fd, entry.d_name)) return {};
     const auto stat = stat_at(fd, entry.d_name);
-    if (!stat || !stat->is_directory() || (by_stat && stat->key == listed)) return false;
+    if (!stat || !stat->is_directory() || (by_stat && stat->key == listed)) return {};
     dir = tree().find(stat->key);
   }
-  if (!dir || (pass == Pass::unclaimed && tree().is_claimed(dir))) return false;
-  return scope_ == Scope::everything || tree().has_suspects(dir);
+  if (!dir) return {};
+  const bool is_shared = tree().is_claimed(dir) || tree().is_being_recounted(dir);
+  if (pass == (is_shared ? Pass::unclaimed : Pass::shared)) return {};
+  return scope_ == Scope::everything || tree().has_suspects(dir) ? dir : DirIndex();
 }
 
 /// Whether it is counted here: what is mounted in several places is visited in one of them.
@@ -203,10 +213,11 @@ void Recounter::leave(bool visited) {
 
 // --- Recounting ------------------------------------------------------------------------------
 
-/// What can't be recounted now stays as it was: a directory that is suspect will be tried again.
-void Recounter::recount(const PinnedInode& directory) {
+/// What can't be seen now stays as it was, and makes the directory suspect: it will be tried again.
+void Recounter::recount(const PinnedInode& directory, bool was_suspect) {
   const auto fd = filesystem_.reopen(directory.fd(), O_RDONLY | O_DIRECTORY);
   if (!fd && !is_no_loss(fd.error())) {
+    ++outcome_.directories;
     ++outcome_.failed;
     return;
   }
@@ -220,12 +231,11 @@ void Recounter::recount(const PinnedInode& directory) {
   if (!recount.begin()) return;
   // Of a directory that is not ours to read nothing is counted.
   const bool complete = !fd || meet_all(recount, directory, fd->get());
-  const bool was_suspect = tree().is_suspect(dir);
   if (!recount.finish(complete) && !was_suspect) ++outcome_.differing;
   if (tree().is_suspect(dir)) ++outcome_.failed;
   ++outcome_.directories;
   directories_.fetch_add(1, std::memory_order_relaxed);
-  note_missing(dir);
+  if (complete) note_missing(dir);
 }
 
 /// Has the lower filesystem read what it has not in its caches, while nobody is held up by it. Of
@@ -238,10 +248,11 @@ void Recounter::warm_up(int fd) {
     ++operations_;
     long waits = 0;
     int seen = 0;
-    while (const char* name = counted_.next()) {
+    while (const dirent64* entry = counted_.next_entry()) {
+      if (entry->d_type == DT_DIR) continue;  // something may be mounted there
       if (seen == few) waits = waits_of_this_thread();
       if (seen == sample_end && waits_of_this_thread() == waits) break;
-      if (seen++ >= few) static_cast<void>(stat_at(fd, name));
+      if (seen++ >= few) static_cast<void>(stat_at(fd, entry->d_name));
     }
   }
 }
@@ -255,8 +266,8 @@ bool Recounter::meet_all(Recount& recount, const PinnedInode& directory, int fd)
     ++operations_;
     if (!filled) return complete && is_no_loss(filled.error());
     if (!*filled) return complete;
-    while (const char* name = counted_.next()) {
-      const Status met = meet(recount, directory, fd, name);
+    while (const dirent64* entry = counted_.next_entry()) {
+      const Status met = meet(recount, directory, fd, *entry);
       if (!met && !is_no_loss(met.error())) complete = false;
       ++operations_;
       ++outcome_.entries;
@@ -264,23 +275,41 @@ bool Recounter::meet_all(Recount& recount, const PinnedInode& directory, int fd)
   }
 }
 
-Status Recounter::meet(Recount& recount, const PinnedInode& directory, int fd, const char* name) {
+Status Recounter::meet(Recount& recount, const PinnedInode& directory, int fd,
+                       const dirent64& listed) {
+  const char* const name = listed.d_name;
+  // Asked before, too: with its last reference a record may go, after a change that we don't see.
+  const bool was_known =
+      filesystem_.inodes_.knows({.ino = listed.d_ino, .dev = directory->key().dev});
+  if (listed.d_type == DT_DIR || listed.d_type == DT_UNKNOWN)
+    if (const Status served = filesystem_.check_not_own(fd, name); !served) return served;
   const auto entry = stat_entry_at(fd, name);
   if (!entry) return std::unexpected(entry.error());
   const FileStat& now = entry->stat;
   if (const Status served = filesystem_.check_served(now.key, fd, name); !served) return served;
+  const bool is_known = was_known || filesystem_.inodes_.knows(now.key);
   if (now.is_directory()) {
-    if (recount.meet_directory(now.key)) return {};
-    const bool is_known = filesystem_.inodes_.knows(now.key) || tree().find(now.key);
-    return is_known || entry->is_mount_root
+    if (recount.meet_directory(now.key)) {
+      suspect_if_another(now, fd, name);
+      return {};
+    }
+    return is_known || tree().find(now.key) || entry->is_mount_root
                ? meet_known(recount, directory, fd, name, now.key)
                : meet_new_directory(recount, directory->dir_now(), now);
   }
-  const bool has_record = now.nlink != 1 || filesystem_.inodes_.knows(now.key) ||
-                          filesystem_.accounts_.links().find(now.key);
-  if (has_record) return meet_known(recount, directory, fd, name, now.key);
+  if (is_known || now.nlink != 1 || filesystem_.accounts_.links().find(now.key))
+    return meet_known(recount, directory, fd, name, now.key);
   recount.meet(now);
   return {};
+}
+
+/// The child that was met may be another directory than the one that is counted, with its number,
+/// which was removed and made anew behind our back. (An audit comes to it anyway.) Nobody changes a
+/// directory through us that the table does not know.
+void Recounter::suspect_if_another(const FileStat& met, int fd, const char* name) {
+  const DirIndex dir = tree().find(met.key);
+  if (!dir || scope_ == Scope::everything || tree().was_observed_at(dir, met.ctime_ns)) return;
+  if (!filesystem_.inodes_.find(met.key, fd, name)) tree().mark_suspect(dir);
 }
 
 /// An entry whose inode has a record, or needs one: it is looked at again under the inode's lock.
@@ -352,20 +381,27 @@ Status Recounter::meet_directory(Recount& recount, const Inode& directory, Inode
 }
 
 /// A child that is not where it was may have moved to where the walk has not been yet. It stays
-/// counted until the end of the walk, unless there are too many of them.
+/// counted until the end of the walk. That of everything may last for hours: there the repairs, for
+/// which the directory is suspect, decide; and they in another walk if there are too many of them.
 void Recounter::note_missing(DirIndex dir) {
+  const std::size_t room = scope_ == Scope::everything ? 0 : missing_max - missing_count_;
+  std::size_t count = 0;
   tree().for_each_unseen_child(dir, [&](DirIndex child) {
-    if (missing_count_ < missing_max)
-      missing_[missing_count_++] = {.key = tree().key_of(child), .dir = child};
+    if (count++ < room) missing_[missing_count_++] = {.key = tree().key_of(child), .dir = child};
   });
+  if (count > room) tree().mark_suspect(dir);
 }
 
-void Recounter::remove_missing() {
-  for (std::size_t i = 0; i < missing_count_; ++i) {
-    const Missing& missing = missing_[i];
-    if (tree().find(missing.key) == missing.dir && tree().is_unseen(missing.dir))
-      filesystem_.accounts_.dir_removed(missing.dir);
+/// At the end of a walk. One that has not finished leaves it to the next one.
+void Recounter::remove_missing(bool walk_finished) {
+  for (const Missing& missing : std::span(&missing_[0], missing_count_)) {
+    if (walk_finished) {
+      filesystem_.accounts_.dir_missing(missing.dir, missing.key);
+    } else if (tree().find(missing.key) == missing.dir && tree().is_unseen(missing.dir)) {
+      tree().mark_suspect(tree().parent(missing.dir));
+    }
   }
+  missing_count_ = 0;
 }
 
 void Recounter::note_new_link(const FileKey& key) {

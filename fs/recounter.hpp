@@ -60,11 +60,13 @@ class Recounter {
   }
 
  private:
-  /// How the children of a directory are gone through: in each pass, what the one before left.
+  /// How the children of a directory are gone through: unclaimed, then shared, or all; then
+  /// by_stat.
   enum class Pass : uint8_t {
     unclaimed,  // where no other recounter is
-    all,
-    by_stat,  // trusts no number that the directory lists
+    shared,     // where others are
+    all,        // on a way down that a shared pass has begun
+    by_stat,    // trusts no number that the directory lists
   };
   struct Level {
     NodeId directory;  // with one lookup of ours
@@ -79,7 +81,7 @@ class Recounter {
   };
   static constexpr std::size_t depth_max = 1 << 20;
 
-  bool visit(const PinnedInode& directory);
+  bool visit(const PinnedInode& directory, bool was_suspect);
   void enter(const PinnedInode& directory, DirIndex dir);
   void complete(DirIndex dir);
   bool descend();
@@ -88,12 +90,13 @@ class Recounter {
   [[nodiscard]] bool is_child(const PinnedInode& inode, const PinnedInode& directory) const;
   bool begin_next_pass(const PinnedInode& directory, Level& level);
   [[nodiscard]] bool is_to_recount(DirIndex dir);
-  [[nodiscard]] bool is_wanted(int fd, const dirent64& entry, uint32_t dev, Pass pass);
+  [[nodiscard]] DirIndex wanted(int fd, const dirent64& entry, uint32_t dev, Pass pass);
 
-  void recount(const PinnedInode& directory);
+  void recount(const PinnedInode& directory, bool was_suspect);
   void warm_up(int fd);
   bool meet_all(Recount& recount, const PinnedInode& directory, int fd);
-  Status meet(Recount& recount, const PinnedInode& directory, int fd, const char* name);
+  Status meet(Recount& recount, const PinnedInode& directory, int fd, const dirent64& entry);
+  void suspect_if_another(const FileStat& met, int fd, const char* name);
   Status meet_known(Recount& recount, const PinnedInode& directory, int fd, const char* name,
                     const FileKey& key);
   Status meet_inode(Recount& recount, const Inode& directory, Inode& inode, int fd,
@@ -102,7 +105,7 @@ class Recounter {
   Status meet_directory(Recount& recount, const Inode& directory, Inode& inode,
                         const EntryStat& now);
   void note_missing(DirIndex dir);
-  void remove_missing();
+  void remove_missing(bool walk_finished);
   void note_new_link(const FileKey& key);
   void look_for_unknown_names();
 

@@ -145,7 +145,10 @@ void Session::mount() {
                          (log.text().empty() ? "fusermount3 refused" : log.text()));
   }
   exchange_init();
-  if (::geteuid() == 0) set_read_ahead();
+  const auto mounted = mount_at(place_.mountpoint);
+  if (!mounted) return;
+  filesystem_.set_own_device(mounted->device_number());
+  if (::geteuid() == 0) set_read_ahead(mounted->device);
 }
 
 /// Reads and answers the kernel's first request, which is always INIT: once that has gone well the
@@ -172,10 +175,8 @@ void Session::exchange_init() {
 }
 
 /// INIT can lower the kernel's read-ahead, 128 KiB by default, but not raise it.
-void Session::set_read_ahead() const {
-  const auto mount = mount_at(place_.mountpoint);
-  if (!mount) return;
-  std::ofstream setting("/sys/class/bdi/" + mount->device + "/read_ahead_kb");
+void Session::set_read_ahead(const std::string& device) const {
+  std::ofstream setting("/sys/class/bdi/" + device + "/read_ahead_kb");
   if (!(setting << read_ahead_kib << std::flush))
     spdlog::warn("cannot raise the read-ahead of {}: sequential reads are slower",
                  place_.mountpoint);
@@ -223,12 +224,14 @@ bool Session::serve() {
   const int outcome = fuse_session_loop_mt(session_.get(), config.get());
   rings_run_ = false;
 
+  // Before the descriptor is closed, which the invalidator writes to.
+  invalidator.stop();
+  // Nobody serves the mount any more: whoever uses it must not wait for what the other threads are
+  // at, which may be a long syncfs(2).
+  fuse_session_unmount(session_.get());
   if (watcher) watcher->stop();
   auditor.stop();
   filesystem_.set_auditor(nullptr);
-  // Before the descriptor is closed, which the invalidator writes to.
-  invalidator.stop();
-  fuse_session_unmount(session_.get());
   // 0: unmounted; positive: the signal that ended it.
   if (outcome < 0) spdlog::error("the mount failed: {}", Errno{-outcome}.message());
   return outcome >= 0;

@@ -43,7 +43,7 @@ class Session {
   };
 
   void exchange_init();
-  void set_read_ahead() const;
+  void set_read_ahead(const std::string& device) const;
   std::unique_ptr<ChangeWatcher> watch();
 
   const Options& options_;

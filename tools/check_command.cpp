@@ -70,13 +70,16 @@ std::string required(const std::string& root, std::string_view name) {
   return *std::move(value);
 }
 
-void ask_for_audit(const std::string& path, const std::string& root) {
-  if (const auto known = attribute(root, audit_name); !known) {
-    const int error = known.error().value;
-    const bool is_other = error == ENODATA || error == EOPNOTSUPP || error == EPERM;
-    throw std::runtime_error(is_other ? path + " is not in a TallyFS mount"
-                                      : "cannot check " + path + ": " + known.error().message());
-  }
+void check_is_mount(const std::string& path, const std::string& root) {
+  const auto known = attribute(root, audit_name);
+  if (known) return;
+  const int error = known.error().value;
+  const bool is_other = error == ENODATA || error == EOPNOTSUPP || error == EPERM;
+  throw std::runtime_error(is_other ? path + " is not in a TallyFS mount"
+                                    : "cannot check " + path + ": " + known.error().message());
+}
+
+void ask_for_audit(const std::string& root) {
   if (::setxattr(root.c_str(), std::string(audit_name).c_str(), audit_now.data(), audit_now.size(),
                  0) != 0)
     throw std::runtime_error("cannot have " + root + " recounted: " + Errno{errno}.message());
@@ -114,7 +117,7 @@ std::string wait_for_state(const std::string& root) {
   return state;
 }
 
-/// What "name=number name=number" says.
+/// What "name=number name=number" says; "none" says nothing.
 class Report {
  public:
   explicit Report(const std::string& text) {
@@ -131,28 +134,44 @@ class Report {
       throw std::runtime_error("the mount's report has no number of " + std::string(name));
     return found->second;
   }
+  [[nodiscard]] uint64_t number_or_0(const char* name) const {
+    const auto found = numbers_.find(name);
+    return found == numbers_.end() ? 0 : found->second;
+  }
 
  private:
   std::map<std::string, uint64_t> numbers_;
 };
 
-void print(const std::string& root, const Report& report, const std::string& state) {
-  const uint64_t differences = report["differences"];
+/// What was found while somebody waited for his audit, by it and by others that have come between.
+struct Found {
+  uint64_t differences;
+  uint64_t failed;
+};
+
+Found found_between(const Report& before, const Report& after) {
+  return {.differences = after["all_differences"] - before.number_or_0("all_differences"),
+          .failed = after["all_failed"] - before.number_or_0("all_failed")};
+}
+
+void print(const std::string& root, const Report& report, const Found& found,
+           const std::string& state) {
   std::printf("%s\n", root.c_str());
   std::printf("directories  %s\n", count_text(report["directories"]).c_str());
-  std::printf("differences  %s%s\n", count_text(differences).c_str(),
-              differences != 0 ? "  (corrected)" : "");
-  std::printf("unreadable   %s\n", count_text(report["failed"]).c_str());
+  std::printf("differences  %s%s\n", count_text(found.differences).c_str(),
+              found.differences != 0 ? "  (corrected)" : "");
+  std::printf("unreadable   %s\n", count_text(found.failed).c_str());
   std::printf("state        %s\n", state.c_str());
   std::printf("checked in   %.3f s\n", static_cast<double>(report["milliseconds"]) / 1000);
 }
 
-void print_json(const std::string& root, const Report& report, const std::string& state) {
+void print_json(const std::string& root, const Report& report, const Found& found,
+                const std::string& state) {
   Json json;
   json["path"] = root;
   json["directories"] = report["directories"];
-  json["differences"] = report["differences"];
-  json["failed"] = report["failed"];
+  json["differences"] = found.differences;
+  json["failed"] = found.failed;
   json["state"] = state;
   json["seconds"] = static_cast<double>(report["milliseconds"]) / 1000;
   json["finished"] = report["finished"];
@@ -171,15 +190,19 @@ CLI::App* CheckCommand::add_to(CLI::App& app) {
 
 int CheckCommand::run() {
   const std::string root = mount_root_of(directory_);
-  ask_for_audit(directory_, root);
+  check_is_mount(directory_, root);
+  // Another one that is under way may have begun before what is to be found.
+  const Report before(wait_for_report(root));
+  ask_for_audit(root);
   const Report report(wait_for_report(root));
+  const Found found = found_between(before, report);
   const std::string state = wait_for_state(root);
   if (json_) {
-    print_json(root, report, state);
+    print_json(root, report, found, state);
   } else {
-    print(root, report, state);
+    print(root, report, found, state);
   }
-  return report["differences"] == 0 && report["failed"] == 0 ? exit_ok : exit_incomplete;
+  return found.differences == 0 && found.failed == 0 ? exit_ok : exit_incomplete;
 }
 
 }  // namespace tally::tools

@@ -1,8 +1,12 @@
 #include "fs/mount_table.hpp"
 
+#include <fcntl.h>
+
 #include <algorithm>
 
 #include <catch2/catch.hpp>
+
+#include "core/file_stat.hpp"
 
 TEST_CASE("a line of mountinfo is read with and without tags, and its escapes are undone") {
   const auto plain = tally::fs::parse_mount_entry(
@@ -30,11 +34,20 @@ TEST_CASE("the mount at a path is found, and there is none where there is none")
 }
 
 TEST_CASE("mounts below a directory are found, and not that on itself or beside") {
-  const auto below_root = tally::fs::mountpoints_below("/");
-  CHECK(std::ranges::count(below_root, "/proc") == 1);
-  CHECK(std::ranges::count(below_root, "/") == 0);
-  const auto below_proc = tally::fs::mountpoints_below("/proc");
-  CHECK(std::ranges::count(below_proc, "/proc") == 0);
-  CHECK(
-      std::ranges::all_of(below_proc, [](const auto& path) { return path.starts_with("/proc/"); }));
+  const auto below_root = tally::fs::mounts_below("/");
+  const auto is_at = [](const char* path) {
+    return [path](const tally::fs::MountEntry& mount) { return mount.mountpoint == path; };
+  };
+  CHECK(std::ranges::count_if(below_root, is_at("/proc")) == 1);
+  CHECK(std::ranges::count_if(below_root, is_at("/")) == 0);
+  const auto below_proc = tally::fs::mounts_below("/proc");
+  CHECK(std::ranges::count_if(below_proc, is_at("/proc")) == 0);
+  CHECK(std::ranges::all_of(
+      below_proc, [](const auto& mount) { return mount.mountpoint.starts_with("/proc/"); }));
+}
+
+TEST_CASE("the device of a mount is the one that stat tells") {
+  const auto stat = tally::stat_at(AT_FDCWD, "/proc");
+  CHECK(tally::fs::mount_at("/proc")->device_number() == stat.value().key.dev);
+  CHECK(tally::fs::MountEntry().device_number() == 0);
 }

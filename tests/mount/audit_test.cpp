@@ -81,6 +81,22 @@ TEST_CASE("who asks for an audit does not wait for the one that never ends") {
   CHECK(std::chrono::steady_clock::now() - start < 30s);
 }
 
+TEST_CASE("very many directories that have gone behind our back are all found to be gone") {
+  if (!can_mount()) return;
+  const MountFolders folders("/dev/shm");
+  constexpr int count = 66'000;  // more than a walk remembers
+  REQUIRE(::mkdir(folders.source("gone").c_str(), 0755) == 0);
+  for (int i = 0; i < count; ++i)
+    REQUIRE(::mkdir(folders.source("gone/" + std::to_string(i)).c_str(), 0755) == 0);
+  const Mount mount(folders);
+  REQUIRE(counter(mount.at("gone"), "subdirs") == count);
+  for (int i = 0; i < count; ++i)
+    REQUIRE(::rmdir(mount.lower("gone/" + std::to_string(i)).c_str()) == 0);
+  CHECK(audit(mount).at("differences") != 0);
+  check_healed(mount);
+  CHECK(counter(mount.at(), "rsubdirs") == 1);
+}
+
 TEST_CASE("an audit of a tree that changes all the time finds it right") {
   if (!can_mount()) return;
   const uint64_t seed = seed_or(13);

@@ -38,12 +38,12 @@ void run_and_check(LowerKind lower, const char* options, unsigned threads) {
 
 }  // namespace
 
-#define CALLS_MODEL_CASES(lower, io)                                                               \
-  TEST_CASE("random calls on " #lower " leave every counter exact (io=" #io ")") {                 \
-    run_and_check(LowerKind::lower, "io=" #io, 1);                                                 \
-  }                                                                                                \
+#define CALLS_MODEL_CASES(lower, io)                                                             \
+  TEST_CASE("random calls on " #lower " leave every counter exact (io=" #io ")") {               \
+    run_and_check(LowerKind::lower, "io=" #io, 1);                                               \
+  }                                                                                              \
   TEST_CASE("random calls of 16 threads on " #lower " leave every counter exact (io=" #io ")") { \
-    run_and_check(LowerKind::lower, "io=" #io, 16);                                                 \
+    run_and_check(LowerKind::lower, "io=" #io, 16);                                              \
   }
 
 CALLS_MODEL_CASES(ext4, direct)

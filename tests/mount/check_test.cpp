@@ -1,7 +1,9 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <chrono>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include <catch2/catch.hpp>
@@ -55,6 +57,21 @@ TEST_CASE("tally check finds what was changed behind the mount and has it correc
   CHECK(has_line(first.output, "differences  1  (corrected)"));
   CHECK(counter(mount.at(), "rbytes") == 7);
   CHECK(check({mount.at()}).status == 0);
+}
+
+TEST_CASE("of several tally checks at once none hides from all what was found") {
+  if (!can_mount()) return;
+  const MountFolders folders;
+  for (int i = 0; i < 300; ++i)
+    REQUIRE(::mkdir(folders.source("d" + std::to_string(i)).c_str(), 0755) == 0);
+  const Mount mount(folders, {.options = "audit_iops=0"});
+  for (int i = 0; i < 40; ++i)
+    write_file(mount.lower("d" + std::to_string(i) + "/behind"), "x");
+  ChildProcess first({TALLY_BINARY, "check", mount.at()});
+  std::this_thread::sleep_for(std::chrono::milliseconds(3));
+  const Finished second = run({TALLY_BINARY, "check", mount.at()});
+  const auto first_status = first.wait(std::chrono::seconds(60));
+  CHECK((first_status == 1 || second.status == 1));
 }
 
 TEST_CASE("tally check takes any path in a mount and prints JSON for programs") {

@@ -85,6 +85,21 @@ TEST_CASE("SIGTERM the moment that the mount is made leaves no dead mount") {
   CHECK(::umount2(folders.mountpoint().c_str(), MNT_DETACH) == -1);
 }
 
+TEST_CASE("the end of the daemon does not wait for a filesystem that is slow to write out") {
+  if (!can_mount() || !has_programs({"strace"})) return;
+  const MountFolders folders;
+  ChildProcess daemon(injected_command("syncfs", "syncfs:delay_enter=8000000",
+                                       {"-f", folders.source(), folders.mountpoint()}));
+  for (int i = 0; i < 1000 && !is_fuse_mount(folders.mountpoint()); ++i)
+    REQUIRE_FALSE(daemon.wait(10ms));
+  std::this_thread::sleep_for(500ms);
+  const auto start = std::chrono::steady_clock::now();
+  REQUIRE(::umount2(folders.mountpoint().c_str(), MNT_DETACH) == 0);
+  run({"ls", folders.mountpoint()});
+  CHECK(std::chrono::steady_clock::now() - start < 5s);
+  CHECK(daemon.wait(30s) == 0);
+}
+
 TEST_CASE("a mount over its own source serves and counts what lies below it") {
   if (!can_mount()) return;
   const MountFolders folders;

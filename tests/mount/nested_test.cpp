@@ -11,6 +11,7 @@
 
 #include <cerrno>
 #include <chrono>
+#include <csignal>
 #include <filesystem>
 #include <fstream>
 #include <map>
@@ -24,9 +25,11 @@
 #include <catch2/catch.hpp>
 
 #include "tests/mount/audit.hpp"
+#include "tests/mount/child_process.hpp"
 #include "tests/mount/counter_check.hpp"
 #include "tests/mount/lower_filesystem.hpp"
 #include "tests/mount/mount.hpp"
+#include "tests/mount/mount_guard.hpp"
 
 using namespace tally::test;
 using namespace std::chrono_literals;
@@ -258,6 +261,75 @@ TEST_CASE("what a mount below forbids to setuid programs and devices stays forbi
     const tally::UniqueFd device(::open((at + "/null").c_str(), O_WRONLY | O_CLOEXEC));
     CHECK(static_cast<bool>(device) == !forbids);
   }
+}
+
+TEST_CASE("what a second mount of the source's own filesystem forbids stays forbidden there") {
+  if (!can_mount()) return;
+  const MountFolders folders;
+  for (const char* place : {"open", "closed"}) {
+    const std::string path = folders.source(place);
+    make_directory(path);
+    write_file(path + "/program", 10);
+    REQUIRE(::chmod((path + "/program").c_str(), 04755) == 0);
+    REQUIRE(::mknod((path + "/null").c_str(), S_IFCHR | 0666, makedev(1, 3)) == 0);
+  }
+  const std::string closed = folders.source("closed");
+  REQUIRE(::mount(closed.c_str(), closed.c_str(), nullptr, MS_BIND, nullptr) == 0);
+  const MountGuard guard(closed);
+  REQUIRE(::mount(nullptr, closed.c_str(), nullptr,
+                  MS_BIND | MS_REMOUNT | MS_NOSUID | MS_NODEV | MS_RDONLY, nullptr) == 0);
+  // So few descriptors that each is closed before long, and opened again by its handle.
+  const Mount mount(folders, {.process = {.descriptors_max = 160}});
+  const tally::UniqueFd inside(::open(mount.at("closed").c_str(), O_PATH | O_CLOEXEC));
+  make_directory(mount.at("many"));
+  for (int i = 0; i < 500; ++i)
+    write_file(mount.at("many/" + std::to_string(i)), 1);
+  CHECK(stat_of(mount.at("closed/program")).st_mode == (S_IFREG | 0755));
+  CHECK(stat_of(mount.at("open/program")).st_mode == (S_IFREG | 04755));
+  const tally::UniqueFd device(::open(mount.at("closed/null").c_str(), O_WRONLY | O_CLOEXEC));
+  CHECK_FALSE(device);
+  CHECK(::mkdirat(inside.get(), "new", 0755) == -1);
+  CHECK(errno == EROFS);
+}
+
+TEST_CASE("the mount itself, where it is mounted below its own source, is left out") {
+  if (!can_mount()) return;
+  const MountFolders folders;
+  make_directory(folders.source("inside"));
+  fill(folders.source("inside"));
+  const Mount mount(folders, {.life_max = 60s});
+  REQUIRE(::mount(mount.at().c_str(), folders.source("inside").c_str(), nullptr, MS_BIND,
+                  nullptr) == 0);
+  const MountGuard guard(folders.source("inside"));
+  std::this_thread::sleep_for(1100ms);  // the kernel may remember a name for a second
+  struct stat st{};
+  CHECK(::stat(mount.at("inside").c_str(), &st) == -1);
+  CHECK(errno == EXDEV);
+  audit(mount);
+  CHECK(list(mount.at()).size() == 1);
+  write_file(mount.at("beside"), 10);
+  CHECK(mount.log().find("below its own source") != std::string::npos);
+}
+
+TEST_CASE("what can't be read for a time stays counted, and suspect, and is found again") {
+  if (!can_mount()) return;
+  const MountFolders folders;
+  make_directory(folders.source("dead"));
+  make_directory(folders.source("alive"));
+  fill(folders.source("alive"));
+  fill(folders.native());
+  ChildProcess below({PATH_FILESYSTEM_BINARY, folders.native(), folders.source("dead")});
+  for (int i = 0; i < 1000 && !is_fuse_mount(folders.source("dead")); ++i)
+    REQUIRE_FALSE(below.wait(10ms));
+  const MountGuard guard(folders.source("dead"));
+  const Mount mount(folders);
+  CHECK(counter(mount.at(), "rbytes") == 60'000);
+  below.signal(SIGKILL);
+  REQUIRE(below.wait(10s));
+  audit(mount);
+  CHECK(counter(mount.at(), "rbytes") == 60'000);
+  CHECK(read_xattr(mount.at(), "user.tally.state").value() == "suspect");
+  CHECK(read_xattr(mount.at("alive"), "user.tally.state").value() == "exact");
 }
 
 TEST_CASE("a mount below that appears or goes while the source is served is counted again") {

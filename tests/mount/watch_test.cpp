@@ -209,6 +209,38 @@ TEST_CASE("every kind of change made in the lower directory is counted soon with
        << std::chrono::duration_cast<std::chrono::milliseconds>(longest).count() << " ms");
 }
 
+TEST_CASE("a directory that others remove and make anew is not taken for the one it was") {
+  if (!can_mount() || !can_mount_lower(LowerKind::ext4)) return;
+  const LowerFilesystem alone(LowerKind::ext4);
+  const MountFolders folders(alone.path());
+  make_small_tree(folders);
+  const Mount mount(folders, {.options = watched_only});
+  // In one go, so that there is nothing left of it when its events are read. ext4 gives it the
+  // number of the one before.
+  const ino_t number = tally::stat_at(AT_FDCWD, mount.lower("a/b").c_str()).value().key.ino;
+  REQUIRE(::unlink(mount.lower("a/b/file").c_str()) == 0);
+  REQUIRE(::rmdir(mount.lower("a/b").c_str()) == 0);
+  REQUIRE(::mkdir(mount.lower("a/b").c_str(), 0755) == 0);
+  REQUIRE(tally::stat_at(AT_FDCWD, mount.lower("a/b").c_str()).value().key.ino == number);
+  expect_right_within(mount, soon);
+  expect_all_right_within(mount, soon);
+}
+
+TEST_CASE("a doubt about everything is over soon, whatever the slow audit takes") {
+  if (!can_mount() || !can_mount_lower(LowerKind::ext4)) return;
+  const LowerFilesystem alone(LowerKind::ext4);
+  const MountFolders folders(alone.path());
+  make_small_tree(folders);
+  for (int i = 0; i < 300; ++i)
+    write_file(folders.source("d/" + std::to_string(i)), "x");
+  const Mount mount(folders, {.options = "watch=auto,audit_iops=100"});
+  std::this_thread::sleep_for(5s);  // an audit has ended that took three seconds
+  // Nobody has looked at it: where its other name is, is not known.
+  REQUIRE(::link(mount.lower("a/b/file").c_str(), mount.lower("c/second").c_str()) == 0);
+  std::this_thread::sleep_for(300ms);
+  expect_right_within(mount, 5s);
+}
+
 TEST_CASE("attributes that others change show in the newest change of the tree") {
   if (!can_mount()) return;
   // Of its own: on a filesystem that other tests use there may be too many events.
