@@ -88,16 +88,15 @@ unsigned long restrictions_of(int fd) {
 }  // namespace
 
 unsigned long FileHandles::restrictions(MountIndex mount) const {
-  return mount == MountIndex::unknown ? ST_NOSUID | ST_NODEV
-                                      : mounts_[index_of(mount)].restrictions;
+  return mount == unknown_mount ? ST_NOSUID | ST_NODEV : mounts_[mount].restrictions;
 }
 
 MountIndex FileHandles::add_mount(uint64_t mount_id, int fd) {
-  if (const MountIndex known = find(mount_id); known != MountIndex::unknown) return known;
+  if (const MountIndex known = find(mount_id); known != unknown_mount) return known;
   MutexLock lock(mutex_);
-  if (const MountIndex known = find(mount_id); known != MountIndex::unknown) return known;
+  if (const MountIndex known = find(mount_id); known != unknown_mount) return known;
   const std::size_t count = mount_count_.load(std::memory_order_relaxed);
-  if (count == mounts_max) return MountIndex::unknown;
+  if (count == mounts_max) return unknown_mount;
   mounts_[count].id = mount_id;
   mounts_[count].root = probe(fd);
   mounts_[count].restrictions = restrictions_of(fd);
@@ -109,7 +108,7 @@ MountIndex FileHandles::find(uint64_t mount_id) const {
   const std::size_t count = mount_count();
   for (std::size_t i = 0; i < count; ++i)
     if (mounts_[i].id == mount_id) return static_cast<MountIndex>(i);
-  return MountIndex::unknown;
+  return unknown_mount;
 }
 
 Result<Identity> FileHandles::identify(MountIndex mount, int fd, const char* name) const {
@@ -118,7 +117,7 @@ Result<Identity> FileHandles::identify(MountIndex mount, int fd, const char* nam
 
 Result<UniqueFd> FileHandles::open(MountIndex mount, const Identity& identity) const {
   if (!usable(mount) || identity.kind != Identity::Kind::handle) return failure(EOPNOTSUPP);
-  return open_handle(mount_at(index_of(mount)), identity);
+  return open_handle(mount_at(mount), identity);
 }
 
 }  // namespace tally::fs

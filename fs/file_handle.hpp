@@ -30,10 +30,9 @@ struct Identity {
 };
 
 /// A mount at or below the source: an index in FileHandles.
-enum class MountIndex : uint8_t {
-  root = 0,       ///< that of the source itself, which is added first
-  unknown = 255,  ///< one too many
-};
+using MountIndex = uint8_t;
+inline constexpr MountIndex root_mount = 0;  ///< that of the source itself, which is added first
+inline constexpr MountIndex unknown_mount = 255;  ///< one too many
 
 /// Identities of inodes, and opening them again by file handle, through the mount that they were
 /// met on: the same filesystem may be mounted in several places, and more restricted in one of
@@ -54,7 +53,7 @@ class FileHandles {
 
   /// Whether inodes of this mount can be opened by handle.
   [[nodiscard]] bool usable(MountIndex mount) const {
-    return mount != MountIndex::unknown && mount_at(index_of(mount)) >= 0;
+    return mount != unknown_mount && mount_at(mount) >= 0;
   }
 
   /// Which of ST_NOSUID and ST_NODEV (statvfs(3)) the mount has; both if it is not known.
@@ -82,7 +81,6 @@ class FileHandles {
     unsigned long restrictions = 0;
   };
 
-  static std::size_t index_of(MountIndex mount) { return static_cast<std::size_t>(mount); }
   [[nodiscard]] MountIndex find(uint64_t mount_id) const;
 
   Mutex mutex_;  // held to add a mount

@@ -177,7 +177,7 @@ Result<PinnedInode> InodeTable::find_or_create(CountedFd path_fd, const FileStat
       }
       if (inode == nullptr) inode = create(path_fd, stat, mount);
       if (inode == nullptr) break;
-      if (mount != MountIndex::root)
+      if (mount != root_mount)
         inode->restrictions_ |= static_cast<uint8_t>(handles_.restrictions(mount));
       if (inode->fd_ >= 0) {
         found = pin_open(*inode);

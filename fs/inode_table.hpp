@@ -69,12 +69,12 @@ class Inode {
   uint32_t pins_ = 0;        // PinnedInodes
   uint32_t slot_ = 0;
   uint32_t generation_ = 0;
-  uint16_t type_ = 0;                    // S_IFMT bits
-  MountIndex mount_ = MountIndex::root;  // through which it was met first
-  uint8_t restrictions_ = 0;             // of all through which it was met, but the source's own
-  int fd_ = -1;                          // O_PATH
-  QueueLink<Inode> idle_link_;           // in InodeTable::idle_, or in the list of free slots
-  uint32_t parent_ = 0;                  // slot of the parent; 0 where inodes are opened by handle
+  uint16_t type_ = 0;              // S_IFMT bits
+  MountIndex mount_ = root_mount;  // through which it was met first
+  uint8_t restrictions_ = 0;       // of all through which it was met, but the source's own
+  int fd_ = -1;                    // O_PATH
+  QueueLink<Inode> idle_link_;     // in InodeTable::idle_, or in the list of free slots
+  uint32_t parent_ = 0;            // slot of the parent; 0 where inodes are opened by handle
   bool in_use_ = false;
   bool nameless_ = false;   // no name is left: the descriptor is the only way to the inode
   bool kept_open_ = false;  // can't be opened again for another reason

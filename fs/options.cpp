@@ -192,24 +192,13 @@ bool is_ignored(std::string_view option) {
          option.starts_with("comment=") || option.starts_with("user=");
 }
 
-/// Of options that are each other's opposites the last one counts, as for mount(8).
-void lift_restriction(std::string_view option, std::vector<std::string>& restrictions) {
-  const auto is_opposite = [&](const std::string& restriction) {
-    return restriction == "no" + std::string(option) || (restriction == "ro" && option == "rw") ||
-           (restriction == "sync" && option == "async");
-  };
-  std::erase_if(restrictions, is_opposite);
-}
-
 void fail(CommandLine& line, std::string message) {
   line.errors.push_back(std::move(message));
   line.exit_status = usage_status;
 }
 
 void apply_option(std::string_view option, CommandLine& line) {
-  if (option.empty()) return;
-  lift_restriction(option, line.options.mount_flags);
-  if (is_ignored(option)) return;
+  if (option.empty() || is_ignored(option)) return;
   if (std::ranges::find(mount_restrictions, option) != mount_restrictions.end()) {
     line.options.mount_flags.emplace_back(option);
     return;

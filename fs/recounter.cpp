@@ -276,16 +276,16 @@ bool Recounter::meet_all(Recount& recount, const PinnedInode& directory, int fd)
 }
 
 Status Recounter::meet(Recount& recount, const PinnedInode& directory, int fd,
-                       const dirent64& listed) {
-  const char* const name = listed.d_name;
+                       const dirent64& entry) {
+  const char* const name = entry.d_name;
   // Asked before, too: with its last reference a record may go, after a change that we don't see.
   const bool was_known =
-      filesystem_.inodes_.knows({.ino = listed.d_ino, .dev = directory->key().dev});
-  if (listed.d_type == DT_DIR || listed.d_type == DT_UNKNOWN)
+      filesystem_.inodes_.knows({.ino = entry.d_ino, .dev = directory->key().dev});
+  if (entry.d_type == DT_DIR || entry.d_type == DT_UNKNOWN)
     if (const Status served = filesystem_.check_not_own(fd, name); !served) return served;
-  const auto entry = stat_entry_at(fd, name);
-  if (!entry) return std::unexpected(entry.error());
-  const FileStat& now = entry->stat;
+  const auto found = stat_entry_at(fd, name);
+  if (!found) return std::unexpected(found.error());
+  const FileStat& now = found->stat;
   if (const Status served = filesystem_.check_served(now.key, fd, name); !served) return served;
   const bool is_known = was_known || filesystem_.inodes_.knows(now.key);
   if (now.is_directory()) {
@@ -293,7 +293,7 @@ Status Recounter::meet(Recount& recount, const PinnedInode& directory, int fd,
       suspect_if_another(now, fd, name);
       return {};
     }
-    return is_known || tree().find(now.key) || entry->is_mount_root
+    return is_known || tree().find(now.key) || found->is_mount_root
                ? meet_known(recount, directory, fd, name, now.key)
                : meet_new_directory(recount, directory->dir_now(), now);
   }

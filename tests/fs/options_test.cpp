@@ -22,13 +22,6 @@ std::string error_of(const CommandLine& line) {
 
 }  // namespace
 
-TEST_CASE("of options that are each other's opposites the last one counts") {
-  const auto flags = [](const char* list) { return parse_list(list).options.mount_flags; };
-  CHECK(flags("ro,nosuid,sync,rw,suid,async").empty());
-  CHECK(flags("rw,ro") == std::vector<std::string>{"ro"});
-  CHECK(flags("nodev,rw") == std::vector<std::string>{"nodev"});
-}
-
 TEST_CASE("without options everything has its documented default") {
   const CommandLine line = parse({"/source"});
   REQUIRE(line.runnable());

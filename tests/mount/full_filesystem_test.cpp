@@ -2,11 +2,15 @@
 // the lower filesystem's, the totals don't drift, and when there is room again all goes on.
 
 #include <fcntl.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <cerrno>
 #include <chrono>
+#include <cstring>
 #include <string>
 #include <thread>
 
@@ -100,6 +104,37 @@ TEST_CASE("a filesystem that runs full in the middle of writing leaves exact tot
   const MountFolders folders(lower.path());
   const Mount mount(folders, {.options = "settle=1"});
   check_runs_full(mount, ENOSPC, static_cast<int64_t>(size_mib << 20));
+}
+
+TEST_CASE("what is written through a mapping does not take the blocks reserved for root") {
+  if (!can_mount() || !can_mount_lower(LowerKind::ext4)) return;
+  constexpr off_t much = 64 << 20;
+  const LowerFilesystem lower(LowerKind::ext4,
+                              {.size_mib = 64, .mkfs_options = {"-m", "40", "-b", "4096"}});
+  const MountFolders folders(lower.path());
+  const Mount mount(folders);
+  const std::string path = mount.at("mapped");
+  const UniqueFd fd = create(path);
+  REQUIRE(::fchown(fd.get(), 65534, 65534) == 0);
+  const pid_t child = ::fork();
+  if (child == 0) {
+    if (::setresgid(65534, 65534, 65534) != 0 || ::setresuid(65534, 65534, 65534) != 0) ::_exit(1);
+    const UniqueFd own(::open(path.c_str(), O_RDWR | O_CLOEXEC));
+    if (::ftruncate(own.get(), much) != 0) ::_exit(2);
+    void* const pages = ::mmap(nullptr, much, PROT_READ | PROT_WRITE, MAP_SHARED, own.get(), 0);
+    if (pages == MAP_FAILED) ::_exit(3);
+    std::memset(pages, 'm', much);
+    // It fails, or the pages that can't be written have cost the process its life before.
+    ::_exit(::msync(pages, much, MS_SYNC) == 0 ? 4 : 0);
+  }
+  int status = 0;
+  REQUIRE(::waitpid(child, &status, 0) == child);
+  CHECK((!WIFEXITED(status) || WEXITSTATUS(status) == 0));
+  struct statvfs now{};
+  REQUIRE(::statvfs(lower.path().c_str(), &now) == 0);
+  CHECK(now.f_bfree - now.f_bavail > 5000);  // 40 % of 64 MiB
+  REQUIRE(::truncate(path.c_str(), 0) == 0);
+  check_counters(mount);
 }
 
 TEST_CASE("a quota that runs full in the middle of writing leaves exact totals and recovers") {
