@@ -35,6 +35,9 @@ None of these is a combination above: they are the kernel's doing before, or ins
 | a store to a shared mapping of a file with capabilities | keeps them | clears them when the page is written back |
 | `statx` with AT_STATX_DONT_SYNC | the birth time, too | without it |
 | `pathconf(_PC_LINK_MAX)` | the filesystem's | glibc knows none for FUSE and says 127; `link` goes on to the filesystem's own EMLINK |
+| `pathconf(_PC_FILESIZEBITS)` | the filesystem's | glibc knows none for FUSE and says 32 |
+| `read`, `write` of O_DIRECT files that are not aligned | EINVAL | succeed |
+| a store to a shared mapping where there is no room | SIGBUS | no signal: `msync` and `fsync` tell |
 | `statfs` f_type, f_fsid; `statx` stx_attributes, stx_dio_* | the filesystem's | FUSE's |
 | `access(W_OK)` of what is immutable (chattr +i) | EPERM | 0; the write itself fails with EPERM as natively |
 | `fchown(fd, -1, -1)` on another's open file with set-id bits | EPERM | 0, and nothing changes |
