@@ -28,9 +28,10 @@ bool statx_at(int dir_fd, const char* name, int flags, struct statx& stx) {
 }  // namespace
 
 FileStat FileStat::from(const struct statx& stx) {
+  const uint32_t dev = pack_dev(stx.stx_dev_major, stx.stx_dev_minor);
   return FileStat{
-      .key = {.ino = stx.stx_ino, .dev = pack_dev(stx.stx_dev_major, stx.stx_dev_minor)},
-      .mount_id = stx.stx_mnt_id,
+      .key = {.ino = stx.stx_ino, .dev = dev},
+      .mount_id = (stx.stx_mask & mount_id_mask) != 0 ? stx.stx_mnt_id : dev,  // Linux 5.8
       .mode = stx.stx_mode,
       .nlink = stx.stx_nlink,
       .size = {static_cast<int64_t>(stx.stx_size)},

@@ -27,7 +27,7 @@ using TimeNs = int64_t;
 /// What accounting needs to know of an inode, as statx(2) reported it at one moment.
 struct FileStat {
   FileKey key = {};
-  uint64_t mount_id = 0;  ///< which mount it was reached through, 0 if the kernel doesn't say
+  uint64_t mount_id = 0;  ///< which mount it was reached through; of which device if unknown
   uint32_t mode = 0;      ///< type and permission bits, as st_mode
   uint32_t nlink = 0;     ///< names on the filesystem, inside and outside the source
   Bytes size = {};
@@ -41,7 +41,8 @@ struct FileStat {
 
 /// What FileStat needs of statx(2): the basic fields, and the mount's id: that which is never used
 /// again (STATX_MNT_ID_UNIQUE, Linux 6.8), where the kernel has it, in place of the other one.
-constexpr unsigned file_stat_mask = STATX_BASIC_STATS | STATX_MNT_ID | 0x4000U;
+constexpr unsigned mount_id_mask = STATX_MNT_ID | 0x4000U;
+constexpr unsigned file_stat_mask = STATX_BASIC_STATS | mount_id_mask;
 
 /// statx(2) of `name` below `dir_fd`; with AT_EMPTY_PATH and "" of the descriptor itself.
 /// Symbolic links are never followed. Thread-safe, allocates nothing.
