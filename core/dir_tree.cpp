@@ -218,7 +218,7 @@ void DirTree::give_back(DirIndex dir) {
 template <class Counter>
 bool DirTree::add_signed(std::atomic<Counter>& counter, int64_t amount) {
   if (amount == 0) return true;
-  return signed_count(counter.fetch_add(static_cast<Counter>(amount))) + amount >= 0;
+  return wrapping_sum(signed_count(counter.fetch_add(static_cast<Counter>(amount))), amount) >= 0;
 }
 
 /// What is below 0 is a matter of doubt, unless doubt there is: of what was not counted yet more

@@ -77,7 +77,8 @@ Recounter::Outcome Recounter::walk(Scope scope, const Pace& pace) {
     goes_on = goes_on && rest();
     leave(goes_on);
   }
-  remove_missing(goes_on);
+  if (goes_on) remove_missing();
+  missing_count_ = 0;
   look_for_unknown_names();
   outcome_.finished = goes_on;
   return outcome_;
@@ -381,27 +382,20 @@ Status Recounter::meet_directory(Recount& recount, const Inode& directory, Inode
 }
 
 /// A child that is not where it was may have moved to where the walk has not been yet. It stays
-/// counted until the end of the walk. That of everything may last for hours: there the repairs, for
-/// which the directory is suspect, decide; and they in another walk if there are too many of them.
+/// counted until the end of the walk, and the directory suspect. The walk of everything may last
+/// for hours: there the repairs decide; and so do they, in another walk, if there are very many.
 void Recounter::note_missing(DirIndex dir) {
   const std::size_t room = scope_ == Scope::everything ? 0 : missing_max - missing_count_;
   std::size_t count = 0;
   tree().for_each_unseen_child(dir, [&](DirIndex child) {
     if (count++ < room) missing_[missing_count_++] = {.key = tree().key_of(child), .dir = child};
   });
-  if (count > room) tree().mark_suspect(dir);
+  if (count != 0) tree().mark_suspect(dir);
 }
 
-/// At the end of a walk. One that has not finished leaves it to the next one.
-void Recounter::remove_missing(bool walk_finished) {
-  for (const Missing& missing : std::span(&missing_[0], missing_count_)) {
-    if (walk_finished) {
-      filesystem_.accounts_.dir_missing(missing.dir, missing.key);
-    } else if (tree().find(missing.key) == missing.dir && tree().is_unseen(missing.dir)) {
-      tree().mark_suspect(tree().parent(missing.dir));
-    }
-  }
-  missing_count_ = 0;
+void Recounter::remove_missing() {
+  for (const Missing& missing : std::span(&missing_[0], missing_count_))
+    filesystem_.accounts_.dir_missing(missing.dir, missing.key);
 }
 
 void Recounter::note_new_link(const FileKey& key) {

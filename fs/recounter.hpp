@@ -105,7 +105,7 @@ class Recounter {
   Status meet_directory(Recount& recount, const Inode& directory, Inode& inode,
                         const EntryStat& now);
   void note_missing(DirIndex dir);
-  void remove_missing(bool walk_finished);
+  void remove_missing();
   void note_new_link(const FileKey& key);
   void look_for_unknown_names();
 
