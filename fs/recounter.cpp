@@ -233,7 +233,7 @@ void Recounter::recount(const PinnedInode& directory, bool was_suspect) {
   // Of a directory that is not ours to read nothing is counted.
   const bool complete = !fd || meet_all(recount, directory, fd->get());
   if (!recount.finish(complete) && !was_suspect) ++outcome_.differing;
-  if (tree().is_suspect(dir)) ++outcome_.failed;
+  if (!complete) ++outcome_.failed;
   ++outcome_.directories;
   directories_.fetch_add(1, std::memory_order_relaxed);
   if (complete) note_missing(dir);
