@@ -218,6 +218,7 @@ void Recounter::leave(bool visited) {
 void Recounter::recount(const PinnedInode& directory, bool was_suspect) {
   const auto fd = filesystem_.reopen(directory.fd(), O_RDONLY | O_DIRECTORY);
   if (!fd && !is_no_loss(fd.error())) {
+    tree().mark_suspect(directory->dir_now());
     ++outcome_.directories;
     ++outcome_.failed;
     return;
