@@ -234,6 +234,11 @@ void Auditor::audit(bool requested) {
   }
   if (requested) write_out(place_);
   const auto outcome = auditor_.walk(Recounter::Scope::everything, pace_of_audit(requested));
+  {
+    const MutexLock lock(mutex_);
+    totals_.differences += outcome.differing;
+    totals_.failed += outcome.failed;
+  }
   if (!outcome.finished) return;
   if (outcome.differing != 0)
     spdlog::warn("audit: {} of {} directories differed and are corrected",
@@ -249,8 +254,6 @@ void Auditor::audit(bool requested) {
     served_ = covered;
     rests_until_ = Clock::now() + rest_factor * (Clock::now() - start);
   }
-  totals_.differences += outcome.differing;
-  totals_.failed += outcome.failed;
   report_ = {.finished_at_s = ::time(nullptr),
              .directories = outcome.directories,
              .differences = outcome.differing,

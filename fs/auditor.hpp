@@ -24,7 +24,8 @@ struct AuditReport {
   double seconds = 0;
 };
 
-/// What all complete audits together have found, for who has asked for one of several.
+/// What all audits together have found, also those that made way for another one: for who has asked
+/// for one of several.
 struct AuditTotals {
   uint64_t differences = 0;
   uint64_t failed = 0;
