@@ -102,10 +102,10 @@ void Accounts::name_removed(FileRecord& file, DirIndex dir, const FileStat& now,
       file.link = {};
     }
   } else {
-    const bool is_counted_here = file.place.dir == dir;
+    const bool is_counted_here = dir && file.place.dir == dir;
     if (is_counted_here) apply(file, -counted(file), now.ctime_ns, -1);
     // Else it is counted by another name, or not at all.
-    if (!is_counted_here || !file.place) suspect_change(dir, now);
+    if (dir && (!is_counted_here || !file.place)) suspect_change(dir, now);
     if (is_counted_here) file.place = {};
   }
   if (now.nlink == 0) forget_lost_names(file, now);

@@ -95,7 +95,7 @@ bool Filesystem::account_removed(const PinnedInode& inode, const Inode& parent) 
     suspect(parent);
     return false;
   }
-  if (parent.dir) accounts_.name_removed(inode->record, parent.dir, *now, inode->open_handles != 0);
+  accounts_.name_removed(inode->record, parent.dir, *now, inode->open_handles != 0);
   return is_lost || now->nlink == 0;
 }
 

@@ -56,8 +56,7 @@ void AccountsModel::drop_name(uint32_t name, bool told) {
   tree_.remove_name(name);
   stamp(file);
   const DirIndex index = tree_.dir(dir).index;
-  if (told && index)
-    accounts_->name_removed(file.record, index, ModelTree::stat_of(file), file.handles > 0);
+  if (told) accounts_->name_removed(file.record, index, ModelTree::stat_of(file), file.handles > 0);
 }
 
 bool AccountsModel::unlink(const Operands& given) {

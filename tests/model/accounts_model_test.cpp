@@ -105,6 +105,9 @@ TEST_CASE("what the model once found stays right") {
       // A file gone behind our back was counted in the directory that got the node of its own one.
       "mkdir d1 d0\ncreate n0 d1 100 8\nopen h0 n0\nbehind-unlink n0\naudit\nrmdir d1\n" +
           directories_come_and_go + "mkdir d2 d0\nmkdir d3 d0\nwrite-open h0 500 16\n",
+      // The last name of an open file was removed from a directory that is not counted.
+      "mkdir d7 d0\nmkdir d86 d0\ncreate n1 d0 568987 0\nmove-dir d86 d7\nopen h0 n1\n"
+      "behind-move-dir d86 d0\nrmdir d7\nmkdir d102 d86\nbehind-rename n1 d102\nunlink n1\n",
       // A file was followed that had been counted in a directory that was gone.
       R"(mkdir d12 d0
 mkdir d18 d0
