@@ -49,9 +49,9 @@ class Accounts {
   void name_added(FileRecord& file, DirIndex dir, const FileStat& now);
 
   /// A name of the inode in `dir` (null: one that is not counted) is gone, by unlink or by being
-  /// renamed over. `still_open`: some
-  /// handle of ours keeps the inode alive, so that it becomes an orphan if that was its last name.
-  /// Names that are counted although none is left go, too, and make their directories suspect.
+  /// renamed over. `still_open`: some handle of ours keeps the inode alive, so that it becomes an
+  /// orphan if that was its last name. Names that are counted although none is left go, too, and
+  /// make their directories suspect.
   void name_removed(FileRecord& file, DirIndex dir, const FileStat& now, bool still_open);
 
   /// A name of the inode moved from one directory to another (or within one).
