@@ -9,12 +9,6 @@ namespace tally {
 
 namespace {
 
-TimeNs now_ns() {
-  timespec now;
-  ::clock_gettime(CLOCK_REALTIME, &now);
-  return now.tv_sec * 1'000'000'000 + now.tv_nsec;
-}
-
 void raise_to(std::atomic<int64_t>& newest, TimeNs candidate) {
   TimeNs seen = newest.load();
   while (seen < candidate && !newest.compare_exchange_weak(seen, candidate)) {
@@ -35,6 +29,12 @@ uint32_t depth_of(const DirTree& tree, DirIndex dir) {
 }
 
 }  // namespace
+
+TimeNs now_ns() {
+  timespec now;
+  ::clock_gettime(CLOCK_REALTIME, &now);
+  return now.tv_sec * 1'000'000'000 + now.tv_nsec;
+}
 
 TimeNs clamp_to_now(TimeNs ctime_ns) { return std::min(ctime_ns, now_ns()); }
 

@@ -220,7 +220,6 @@ class DirTree {
   [[nodiscard]] bool has_suspects(DirIndex dir) const {
     return has_flag(dir, doubt_own | doubt_below);
   }
-
   [[nodiscard]] bool has_suspects_below(DirIndex dir) const { return has_flag(dir, doubt_below); }
 
   /// If none of `dir`'s children has suspects, it has none below either from now on. Costs a look
@@ -387,6 +386,9 @@ class DirTree {
   DirIndex root_;
   std::array<Unmet, recounts_max> unmet_ = {};  // changes of `dir` take the lock exclusively
 };
+
+/// The time of the clock that the kernel takes ctimes from.
+TimeNs now_ns();
 
 /// `ctime_ns`, or the current time if that is earlier: a time in the future must not poison rctime.
 TimeNs clamp_to_now(TimeNs ctime_ns);

@@ -39,9 +39,10 @@ struct FileStat {
   static FileStat from(const struct statx& stx);
 };
 
-/// What FileStat needs of statx(2): the basic fields, and the mount's id: that which is never used
-/// again (STATX_MNT_ID_UNIQUE, Linux 6.8), where the kernel has it, in place of the other one.
+/// Asks statx(2) for the mount's id: for the one that is never used again (STATX_MNT_ID_UNIQUE,
+/// Linux 6.8, not in glibc 2.36), where the kernel has it, in place of the other one.
 constexpr unsigned mount_id_mask = STATX_MNT_ID | 0x4000U;
+/// All that FileStat needs of statx(2).
 constexpr unsigned file_stat_mask = STATX_BASIC_STATS | mount_id_mask;
 
 /// statx(2) of `name` below `dir_fd`; with AT_EMPTY_PATH and "" of the descriptor itself.

@@ -9,6 +9,9 @@ namespace tally {
 
 namespace {
 
+// How much earlier than the clock a new ctime may be: filesystems keep as little as whole seconds.
+constexpr TimeNs timestamp_slack_ns = 2'000'000'000;
+
 uint32_t names_max(uint32_t inodes_max) {
   return static_cast<uint32_t>(std::min<uint64_t>(uint64_t{inodes_max} * HardLinks::names_per_inode,
                                                   std::numeric_limits<uint32_t>::max() - 1));
@@ -18,6 +21,7 @@ uint32_t names_max(uint32_t inodes_max) {
 
 HardLinks::HardLinks(DirTree& tree, uint32_t inodes_max)
     : tree_(tree),
+      began_ns_(now_ns() - timestamp_slack_ns),
       keys_(inodes_max),
       links_(inodes_max),
       names_(names_max(inodes_max)),
@@ -165,6 +169,7 @@ void HardLinks::settle(LinkIndex link, const FileStat& now) {
   const Counted before = links_[link].counted;
   const Counted after = links_[link].counted = observed(now);
   links_[link].ctime_ns = now.ctime_ns;
+  if (is_to_search(links_[link])) may_have_names_to_search_ = true;
   const TimeNs ctime_ns = clamp_to_now(now.ctime_ns);
   for (uint32_t i = 0; i < visit_count_; ++i) {
     const Visit& met = visits_[i];
@@ -179,9 +184,21 @@ FileStat HardLinks::counted(LinkIndex link) {
   return counted_stat(link);
 }
 
-bool HardLinks::has_unknown_names(LinkIndex link) {
-  MutexLock lock(mutex_);
-  return links_[link].names < links_[link].counted.nlink;
+bool HardLinks::has_names_to_search() {
+  if (!may_have_names_to_search_.exchange(false)) return false;
+  constexpr uint32_t at_once = 1024;  // links, some 10 us, that everybody waits for
+  bool has_any = false;
+  for (uint32_t first = 1; first <= links_.high_water(); first += at_once) {
+    MutexLock lock(mutex_);
+    const uint32_t last = std::min(first + at_once - 1, links_.high_water());
+    for (uint32_t i = first; i <= last; ++i) {
+      Link& inode = links_[{i}];
+      if (!links_.is_held({i}) || !is_to_search(inode)) continue;
+      inode.is_searched = true;
+      has_any = has_any || inode.ctime_ns >= began_ns_;
+    }
+  }
+  return has_any;
 }
 
 FileStat HardLinks::counted_stat(LinkIndex link) {
@@ -214,6 +231,7 @@ void HardLinks::fold() {
   ReaderLock tree_lock(tree_.lock());
   for (uint32_t i = 1; i <= links_.high_water(); ++i) {
     const Link& inode = links_[{i}];
+    if (is_to_search(inode)) may_have_names_to_search_ = true;
     visit_count_ = 0;
     for (NameIndex n = inode.first_name; n; n = names_[n].next_of_link)
       visit_upwards(names_[n].dir, 0, static_cast<int32_t>(names_[n].count));

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <atomic>
 #include <cstddef>
 #include <cstdint>
 
@@ -46,8 +47,11 @@ class HardLinks {
   /// What is counted of the inode at present: size, blocks, nlink and ctime.
   [[nodiscard]] FileStat counted(LinkIndex link) TALLY_EXCLUDES(mutex_);
 
-  /// Whether the inode has more names than are recorded: elsewhere, or not met yet.
-  [[nodiscard]] bool has_unknown_names(LinkIndex link) TALLY_EXCLUDES(mutex_);
+  /// Whether to search for names of an inode. It has more of them than are recorded, which may be
+  /// elsewhere; but it has changed since this was constructed, so that one of them may have been
+  /// met as the only one, and is counted as that. True once for each inode. Looks at all of them if
+  /// there may be a new one.
+  [[nodiscard]] bool has_names_to_search() TALLY_EXCLUDES(mutex_);
 
   /// For the scanner: records a name and counts it nowhere; fold() does that. The caller counts it
   /// in the directory's own `files`. ENOSPC when the room is used up.
@@ -140,8 +144,9 @@ class HardLinks {
     Counted counted;
     TimeNs ctime_ns;
     NameIndex first_name;
-    uint32_t names;  // in the tree
-    uint32_t stamp;  // the last for_each_link_below() that met it
+    uint32_t names;    // in the tree
+    uint32_t stamp;    // the last for_each_link_below() that met it
+    bool is_searched;  // has_names_to_search() has told of it, or need not
   };
 
   /// Names of one inode in one directory. Mostly all of them; but names that a scan finds in turns
@@ -167,6 +172,9 @@ class HardLinks {
   static_assert(sizeof(Link) == link_bytes && sizeof(Name) == name_bytes &&
                 sizeof(Visit) == visit_bytes);
 
+  [[nodiscard]] static bool is_to_search(const Link& inode) {
+    return !inode.is_searched && inode.names < inode.counted.nlink;
+  }
   static Counted observed(const FileStat& now);
   static Delta contribution(const Counted& counted, int32_t names_below);
 
@@ -205,6 +213,8 @@ class HardLinks {
   void correct_link(const Move& move, LinkIndex link) TALLY_REQUIRES(mutex_);
 
   DirTree& tree_;
+  const TimeNs began_ns_;
+  std::atomic<bool> may_have_names_to_search_ = false;
   KeyTable keys_;
   Mutex mutex_ TALLY_ACQUIRED_BEFORE(tree_.lock());
   NodePool<Link, LinkTag> links_;

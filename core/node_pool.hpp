@@ -79,6 +79,12 @@ class NodePool {
     return slots_[index.value];
   }
 
+  /// Whether somebody holds the slot; for callers that let nobody acquire or release it meanwhile.
+  [[nodiscard]] bool is_held(Index index) const {
+    const auto& word = live_bits_[index.value / bits_per_word];
+    return (word.load(std::memory_order_relaxed) & live_bit(index.value)) != 0;
+  }
+
   /// Slots that are held; approximate while others acquire and release.
   [[nodiscard]] uint32_t size() const {
     // In this order: handed_out_ only grows, so that it is at least as large as any earlier

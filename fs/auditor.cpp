@@ -74,13 +74,13 @@ bool Auditor::has_suspects() {
   return tree.has_suspects(tree.root());
 }
 
-/// False when it is time to end.
-bool Auditor::sleep(std::chrono::milliseconds duration) {
+/// False when it is time to end. With `makes_way` also as soon as an audit is asked for.
+bool Auditor::sleep(std::chrono::microseconds duration, bool makes_way) {
   const auto end = Clock::now() + duration;
   const MutexLock lock(mutex_);
-  while (!stopping_ && changed_.wait_until(mutex_, end)) {
+  while (goes_on(makes_way) && duration != 0us && changed_.wait_until(mutex_, end)) {
   }
-  return !stopping_;
+  return goes_on(makes_way);
 }
 
 // --- Scanning and repairing ------------------------------------------------------------------
@@ -92,6 +92,8 @@ void Auditor::run_repairs() {
   Clock::time_point next_try = Clock::now();
   uint64_t suspicions = 0;
   while (sleep(repair_delay)) {
+    // Others made them behind our back, or while the tree was scanned.
+    if (filesystem_.accounts().links().has_names_to_search()) doubt_everything();
     audit_what_is_doubted();
     // What could not be recounted is tried again more and more rarely, unless there is something
     // new.
@@ -141,8 +143,7 @@ bool Auditor::scan_together() {
   std::atomic<bool> over = false;
   std::atomic<bool> got_on = false;
   const auto walk = [&](Recounter& recounter, const Recounter::Pace& pace) {
-    const auto outcome = recounter.walk(Recounter::Scope::unscanned, pace);
-    const bool has_got_on = outcome.directories > outcome.failed;
+    const bool has_got_on = recounter.walk(Recounter::Scope::unscanned, pace).got_on();
     if (has_got_on) got_on = true;
     return has_got_on;
   };
@@ -162,7 +163,7 @@ bool Auditor::scan_together() {
       break;  // fewer do it, too
     }
   }
-  walk(repairer_, [&](uint64_t) { return !stopping_.load(); });
+  walk(repairer_, full_speed());
   over = true;
   for (std::thread& helper : helpers)
     helper.join();
@@ -170,12 +171,7 @@ bool Auditor::scan_together() {
 }
 
 /// False if it did not get on: all that is left could not be recounted just now.
-bool Auditor::repair() {
-  const auto outcome =
-      repairer_.walk(Recounter::Scope::suspects, [this](uint64_t) { return !stopping_.load(); });
-  if (outcome.has_unknown_names) doubt_everything();
-  return outcome.directories > outcome.failed;
-}
+bool Auditor::repair() { return repairer_.walk(Recounter::Scope::suspects, full_speed()).got_on(); }
 
 void Auditor::audit_what_is_doubted() {
   if (!doubts_everything()) return;
@@ -233,7 +229,8 @@ void Auditor::audit(bool requested) {
     covered = requested_;
   }
   if (requested) write_out(place_);
-  const auto outcome = auditor_.walk(Recounter::Scope::everything, pace_of_audit(requested));
+  const auto outcome =
+      auditor_.walk(Recounter::Scope::everything, requested ? full_speed() : slow_pace());
   {
     const MutexLock lock(mutex_);
     totals_.differences += outcome.differing;
@@ -261,18 +258,16 @@ void Auditor::audit(bool requested) {
              .seconds = seconds_since(start)};
 }
 
-/// What is asked for goes at full speed. The other makes way for it, and sleeps after each
-/// directory as long as its operations may take.
-Recounter::Pace Auditor::pace_of_audit(bool requested) {
-  if (requested) return [this](uint64_t) { return !stopping_.load(); };
+Recounter::Pace Auditor::full_speed() const {
+  return [this](uint64_t) { return !stopping_.load(); };
+}
+
+/// Of the audit that nobody has asked for: it makes way for one that somebody has, and sleeps after
+/// each directory as long as its operations may take.
+Recounter::Pace Auditor::slow_pace() {
   return [this, owed = 0us](uint64_t operations) mutable {
     owed += std::chrono::microseconds(operations * 1'000'000 / audit_operations_per_s_);
-    const bool is_due = owed >= pause_least;
-    const auto end = Clock::now() + (is_due ? std::exchange(owed, 0us) : 0us);
-    const MutexLock lock(mutex_);
-    while (is_due && !stopping_ && requested_ == served_ && changed_.wait_until(mutex_, end)) {
-    }
-    return !stopping_ && requested_ == served_;
+    return sleep(owed < pause_least ? 0us : std::exchange(owed, 0us), true);
   };
 }
 

@@ -86,8 +86,12 @@ class Auditor {
   void audit_what_is_doubted() TALLY_EXCLUDES(mutex_);
   void run_audits() TALLY_EXCLUDES(mutex_);
   void audit(bool requested) TALLY_EXCLUDES(mutex_);
-  [[nodiscard]] Recounter::Pace pace_of_audit(bool requested);
-  bool sleep(std::chrono::milliseconds duration) TALLY_EXCLUDES(mutex_);
+  [[nodiscard]] Recounter::Pace full_speed() const;
+  [[nodiscard]] Recounter::Pace slow_pace();
+  bool sleep(std::chrono::microseconds duration, bool makes_way = false) TALLY_EXCLUDES(mutex_);
+  [[nodiscard]] bool goes_on(bool makes_way) const TALLY_REQUIRES(mutex_) {
+    return !stopping_ && !(makes_way && requested_ != served_);
+  }
   [[nodiscard]] bool has_suspects();
 
   Filesystem& filesystem_;

@@ -127,11 +127,12 @@ Status Filesystem::check_served(const FileKey& key, int parent_fd, const char* n
 
 /// EXDEV if `name` in `fd` (empty: `fd` itself) lies in what we serve. Asks no filesystem.
 Status Filesystem::check_not_own(int fd, const char* name) {
+  const uint32_t device = own_device_.load(std::memory_order_relaxed);
+  if (device == 0) return {};
   struct statx stx;
   constexpr int flags = AT_EMPTY_PATH | AT_SYMLINK_NOFOLLOW | AT_NO_AUTOMOUNT | AT_STATX_DONT_SYNC;
   if (::statx(fd, name, flags, 0, &stx) != 0) return {};  // for the caller to find
-  const uint32_t device = own_device_.load(std::memory_order_relaxed);
-  if (device == 0 || pack_dev(stx.stx_dev_major, stx.stx_dev_minor) != device) return {};
+  if (pack_dev(stx.stx_dev_major, stx.stx_dev_minor) != device) return {};
   if (!own_mount_met_.test_and_set()) {
     TALLY_HOT_PATH_PAUSE("logging allocates");
     spdlog::warn("left out: this mount itself, which is mounted below its own source, too");
@@ -168,7 +169,7 @@ fuse_entry_param Filesystem::entry(const Found& found) {
 
 struct stat Filesystem::attributes(const Inode& inode, const struct statx& stx) {
   struct stat attributes = to_stat(stx, root_device_);
-  restrict_attributes(attributes, inodes_.restrictions(inode));
+  restrict_attributes(attributes, inode.restrictions());
   const DirIndex dir = inode.is_directory() ? inode.dir_now() : DirIndex();
   if (options_.directory_size != DirectorySize::recursive || !dir) return attributes;
   // First watched, then read: a change after the reading is told to the kernel.

@@ -83,11 +83,11 @@ class Filesystem {
   /// at when they are released only. Set before the first request, outlives the last.
   void set_settler(Settler* settler) { settler_ = settler; }
 
-  /// Whoever scans and audits, for the attributes that tell of it. Null for none.
   /// What we serve has this st_dev. It is left out where it is mounted below the source, too: to
   /// ask it for anything would be to wait for ourselves. Before the first request.
   void set_own_device(uint32_t device) { own_device_ = device; }
 
+  /// Whoever scans and audits, for the attributes that tell of it. Null for none.
   void set_auditor(Auditor* auditor) { auditor_ = auditor; }
 
   enum class Settling {

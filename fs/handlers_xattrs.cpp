@@ -63,7 +63,7 @@ Result<std::size_t> Filesystem::getxattr(NodeId node, const char* name, std::spa
   if (is_counter_name(name)) return get_counter(node, name, value);
   const auto inode = inodes_.pin(node);
   if (!inode) return std::unexpected(inode.error());
-  if (std::string_view(name) == "security.capability" && inodes_.restrictions(**inode) & ST_NOSUID)
+  if (std::string_view(name) == "security.capability" && (*inode)->restrictions() & ST_NOSUID)
     return failure(ENODATA);
   const DescriptorPath self(inode->fd());
   auto size = size_of(::getxattr(self.path(), name, value.data(), value.size()));

@@ -178,7 +178,8 @@ Result<PinnedInode> InodeTable::find_or_create(CountedFd path_fd, const FileStat
       if (inode == nullptr) inode = create(path_fd, stat, mount);
       if (inode == nullptr) break;
       if (mount != root_mount)
-        inode->restrictions_ |= static_cast<uint8_t>(handles_.restrictions(mount));
+        std::atomic_ref(inode->restrictions_)
+            .fetch_or(static_cast<uint8_t>(handles_.restrictions(mount)));
       if (inode->fd_ >= 0) {
         found = pin_open(*inode);
         // A rename may have given what is open a newer name since ours was looked up.

@@ -45,6 +45,11 @@ class Inode {
   [[nodiscard]] DirIndex dir_now() const {
     return std::atomic_ref(const_cast<DirIndex&>(dir)).load();
   }
+  /// Which of ST_NOSUID and ST_NODEV the mounts below the source's own have through which it was
+  /// met.
+  [[nodiscard]] unsigned long restrictions() const {
+    return std::atomic_ref(const_cast<uint8_t&>(restrictions_)).load();
+  }
   /// With the inode's lock held. Returns the former one.
   DirIndex exchange_dir(DirIndex now) { return std::atomic_ref(dir).exchange(now); }
 
@@ -232,13 +237,6 @@ class InodeTable {
   [[nodiscard]] const FileHandles& handles() const { return handles_; }
 
   [[nodiscard]] uint32_t size() const TALLY_EXCLUDES(mutex_);
-
-  /// Which of ST_NOSUID and ST_NODEV the mounts below the source's own have through which the inode
-  /// was met.
-  [[nodiscard]] unsigned long restrictions(const Inode& inode) const TALLY_EXCLUDES(mutex_) {
-    MutexLock lock(mutex_);
-    return inode.restrictions_;
-  }
 
  private:
   friend class InodeRef;

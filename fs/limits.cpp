@@ -47,7 +47,7 @@ constexpr uint32_t request_threads_most = 64;
 constexpr uint64_t key_bytes = KeyTable::entry_bytes + KeyTable::bucket_bytes;
 constexpr uint64_t key_address_bytes = KeyTable::entry_bytes + 2 * KeyTable::bucket_bytes;
 constexpr uint64_t ring_cell_bytes = 2 * sizeof(uint64_t);
-// Descriptors that are not counted: one for each device below (FileHandles::mounts_max); each
+// Descriptors that are not counted: one for each mount below (FileHandles::mounts_max); each
 // request thread's clone of /dev/fuse, and one that it opens for a moment (a caller's status, a
 // copy to close); the ring, the eventfd and such a moment's one of each queue of FUSE over
 // io_uring; and these: standard streams, the source, /dev/fuse, /proc/self/fd, syslog, those of

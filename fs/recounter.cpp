@@ -21,7 +21,6 @@ namespace {
 constexpr std::size_t part_least_bytes = 2048;
 
 constexpr std::size_t missing_max = 1 << 16;
-constexpr std::size_t new_links_max = 1 << 16;
 
 // While the totals of a directory are verified everything waits: for this many names some 10 ms.
 constexpr uint32_t verified_names_max = 50'000;
@@ -55,10 +54,7 @@ long waits_of_this_thread() {
 }  // namespace
 
 Recounter::Recounter(Filesystem& filesystem)
-    : filesystem_(filesystem),
-      levels_(depth_max),
-      missing_(missing_max),
-      new_links_(new_links_max) {}
+    : filesystem_(filesystem), levels_(depth_max), missing_(missing_max) {}
 
 // --- Walking ---------------------------------------------------------------------------------
 
@@ -79,7 +75,6 @@ Recounter::Outcome Recounter::walk(Scope scope, const Pace& pace) {
   }
   if (goes_on) remove_missing();
   missing_count_ = 0;
-  look_for_unknown_names();
   outcome_.finished = goes_on;
   return outcome_;
 }
@@ -353,13 +348,11 @@ Status Recounter::meet_inode(Recount& recount, const Inode& directory, Inode& in
   // What is found may be more recent than what is counted, because a request has changed it and is
   // about to account it, or because it has yet to be settled. Else it was changed behind our back.
   const bool is_as_counted = record.size == now->stat.size && record.blocks == now->stat.blocks;
-  const bool had_link = bool{record.link};
   if (!is_as_counted && !inode.settle_pending && !filesystem_.inodes_.is_in_use(inode))
     recount.differs();
   if (record.size != now->stat.size || record.ctime_ns != now->stat.ctime_ns)
     inode.pages_current = false;
   recount.meet(record, now->stat);
-  if (!had_link && record.link) note_new_link(now->stat.key);
   return {};
 }
 
@@ -397,23 +390,6 @@ void Recounter::note_missing(DirIndex dir) {
 void Recounter::remove_missing() {
   for (const Missing& missing : std::span(&missing_[0], missing_count_))
     filesystem_.accounts_.dir_missing(missing.dir, missing.key);
-}
-
-void Recounter::note_new_link(const FileKey& key) {
-  if (new_link_count_ < new_links_max) {
-    new_links_[new_link_count_++] = key;
-  } else {
-    outcome_.has_unknown_names = true;
-  }
-}
-
-/// Of the files that turned out to have several names in this walk.
-void Recounter::look_for_unknown_names() {
-  HardLinks& links = filesystem_.accounts_.links();
-  for (; new_link_count_ != 0; --new_link_count_) {
-    const LinkIndex link = links.find(new_links_[new_link_count_ - 1]);
-    if (link && links.has_unknown_names(link)) outcome_.has_unknown_names = true;
-  }
 }
 
 }  // namespace tally::fs

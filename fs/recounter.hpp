@@ -39,9 +39,9 @@ class Recounter {
     uint64_t differing = 0;    ///< directories in which something was not counted as it is
     uint64_t failed = 0;       ///< directories that could not be read as a whole: they are suspect
     bool finished = false;     ///< not stopped before the end
-    /// Files turned out to have several names, of which not all were met: another one may be
-    /// counted in a directory that was not recounted, as the only one.
-    bool has_unknown_names = false;
+
+    /// Whether a directory was recounted that could be read.
+    [[nodiscard]] bool got_on() const { return directories > failed; }
   };
 
   /// Called between directories with the number of lower operations since the last call, no lock
@@ -106,8 +106,6 @@ class Recounter {
                         const EntryStat& now);
   void note_missing(DirIndex dir);
   void remove_missing();
-  void note_new_link(const FileKey& key);
-  void look_for_unknown_names();
 
   [[nodiscard]] DirTree& tree() const { return filesystem_.accounts_.tree(); }
 
@@ -120,8 +118,6 @@ class Recounter {
   std::size_t missing_count_ = 0;
   Scope scope_ = Scope::suspects;
   const Pace* pace_ = nullptr;
-  ReservedArray<FileKey> new_links_;
-  std::size_t new_link_count_ = 0;
   Outcome outcome_;
   uint64_t operations_ = 0;
   std::atomic<uint64_t> directories_ = 0;

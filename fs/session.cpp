@@ -182,19 +182,7 @@ void Session::set_read_ahead(const std::string& device) const {
                  place_.mountpoint);
 }
 
-/// Whoever looks for changes behind the mount, or null. Over itself the mount hides the source, and
-/// each change of ours would cost an event for nothing.
-std::unique_ptr<ChangeWatcher> Session::watch() {
-  if (options_.watch == WatchMode::off || place_.mountpoint == place_.source_path) return nullptr;
-  try {
-    return std::make_unique<ChangeWatcher>(filesystem_);
-  } catch (const std::system_error& error) {
-    spdlog::info("changes behind the mount are left to audits: {}", error.what());
-    return nullptr;
-  }
-}
-
-bool Session::serve() {
+bool Session::serve(ChangeWatcher* watcher) {
   Invalidator invalidator(filesystem_.stale(), invalidation_pause, [this](uint64_t node_id) {
     // An inode that the kernel has forgotten meanwhile is ENOENT, which is as good.
     fuse_lowlevel_notify_inval_inode(session_.get(), node_id, -1, 0);
@@ -208,14 +196,12 @@ bool Session::serve() {
                                                                : Filesystem::Settling::as_it_is);
       });
   filesystem_.set_settler(&settler);
-  // Before the scan, so that nothing that others do meanwhile is missed.
-  const std::unique_ptr<ChangeWatcher> watcher = watch();
   Auditor auditor(
       filesystem_,
       {.operations_per_s = options_.audit_operations_per_s, .scan_threads = limits_.scan_threads},
       place_);
   filesystem_.set_auditor(&auditor);
-  if (watcher) watcher->start(auditor);
+  if (watcher != nullptr) watcher->start(auditor);
 
   const std::unique_ptr<fuse_loop_config, void (*)(fuse_loop_config*)> config(
       fuse_loop_cfg_create(), fuse_loop_cfg_destroy);
@@ -229,7 +215,7 @@ bool Session::serve() {
   // Nobody serves the mount any more: whoever uses it must not wait for what the other threads are
   // at, which may be a long syncfs(2).
   fuse_session_unmount(session_.get());
-  if (watcher) watcher->stop();
+  if (watcher != nullptr) watcher->stop();
   auditor.stop();
   filesystem_.set_auditor(nullptr);
   // 0: unmounted; positive: the signal that ended it.

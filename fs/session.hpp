@@ -34,8 +34,9 @@ class Session {
   void mount();
 
   /// Answers requests until a signal arrives or somebody unmounts. False if the connection failed
-  /// for another reason (which is logged).
-  bool serve();
+  /// for another reason (which is logged). `watcher`: whoever looks for changes behind the mount,
+  /// or null; runs meanwhile.
+  bool serve(ChangeWatcher* watcher);
 
  private:
   struct Destroy {
@@ -44,7 +45,6 @@ class Session {
 
   void exchange_init();
   void set_read_ahead(const std::string& device) const;
-  std::unique_ptr<ChangeWatcher> watch();
 
   const Options& options_;
   const Limits& limits_;

@@ -1,7 +1,6 @@
 // tally: the command-line companion.
 //
-//     command line ─ subcommand ─ exit status (0: all counted and right, 1: something not, 2:
-//     usage)
+//     command line ─ subcommand ─ exit status (0: all right, 1: something not, 2: usage)
 //
 // Each subcommand adds itself to the command line and returns what to do; see scan_command.hpp
 // and check_command.hpp.

@@ -18,13 +18,16 @@
 #include <csignal>
 #include <cstdlib>
 #include <iostream>
+#include <memory>
 #include <new>
 #include <optional>
+#include <system_error>
 
 #include <spdlog/spdlog.h>
 
 #include "core/human_text.hpp"
 #include "core/scanner.hpp"
+#include "fs/change_watcher.hpp"
 #include "fs/filesystem.hpp"
 #include "fs/limits.hpp"
 #include "fs/log.hpp"
@@ -110,6 +113,19 @@ void lift_file_size_limit() {
   std::signal(SIGXFSZ, SIG_IGN);
 }
 
+/// Whoever looks for changes behind the mount, or null. Over itself the mount hides the source, and
+/// each change of ours would cost an event for nothing.
+std::unique_ptr<fs::ChangeWatcher> watch(const fs::Options& options, const fs::Place& place,
+                                         fs::Filesystem& filesystem) {
+  if (options.watch == fs::WatchMode::off || place.mountpoint == place.source_path) return nullptr;
+  try {
+    return std::make_unique<fs::ChangeWatcher>(filesystem);
+  } catch (const std::system_error& error) {
+    spdlog::info("changes behind the mount are left to audits: {}", error.what());
+    return nullptr;
+  }
+}
+
 int run(const fs::Options& options) {
   const fs::Place place = fs::find_place(options);
   const fs::Limits limits =
@@ -126,6 +142,8 @@ int run(const fs::Options& options) {
   ::umask(0);
   lift_file_size_limit();
   fs::Filesystem filesystem(place.source.get(), limits.filesystem_options(options));
+  // Before the scan, so that nothing that others do meanwhile is missed.
+  const std::unique_ptr<fs::ChangeWatcher> watcher = watch(options, place, filesystem);
   std::optional<ScanSummary> summary;
   if (options.scan == fs::ScanMode::wait) {
     tell_service_manager("STATUS=Writing out the filesystem of " + place.source_path);
@@ -143,7 +161,7 @@ int run(const fs::Options& options) {
     background->live();
     spdlog::info(announced);
   }
-  const bool ended_well = session.serve();
+  const bool ended_well = session.serve(watcher.get());
   tell_service_manager("STOPPING=1");
   return ended_well ? EXIT_SUCCESS : EXIT_FAILURE;
 }

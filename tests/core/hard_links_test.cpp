@@ -6,6 +6,7 @@
 #include <catch2/catch.hpp>
 
 #include "core/accounts.hpp"
+#include "core/recount.hpp"
 
 using tally::Accounts;
 using tally::DirIndex;
@@ -386,6 +387,51 @@ TEST_CASE("of an inode that can't be followed, the name that is counted stays co
   for (const DirIndex dir : {a, b, c}) {
     REQUIRE(accounts.tree().counters(dir).rfiles == 0);
     REQUIRE(accounts.tree().counters(dir).rdisk.count == 0);
+  }
+}
+
+TEST_CASE("names that may be counted elsewhere are to be searched for, once for each inode") {
+  Fixture t;
+  tally::HardLinks& links = t.accounts.links();
+  FileStat now = file_stat(2);
+  now.ctime_ns = tally::now_ns();
+  const auto find_name_in = [&](DirIndex dir) {
+    tally::Recount recount(t.accounts, dir);
+    REQUIRE(recount.begin());
+    recount.meet(t.file, now);
+    recount.finish(true);
+  };
+
+  SECTION("another one than the one that was found") {
+    find_name_in(t.deep);
+    REQUIRE(links.has_names_to_search());
+    REQUIRE_FALSE(links.has_names_to_search());
+    now.size += tally::Bytes{1};
+    t.accounts.file_observed(t.file, now, true);
+    REQUIRE_FALSE(links.has_names_to_search());
+  }
+  SECTION("not if the inode has not changed since anything was counted") {
+    now.ctime_ns -= 10'000'000'000;
+    find_name_in(t.deep);
+    REQUIRE_FALSE(links.has_names_to_search());
+  }
+  SECTION("not if all were found meanwhile") {
+    find_name_in(t.deep);
+    find_name_in(t.b);
+    REQUIRE_FALSE(links.has_names_to_search());
+  }
+  SECTION("not if the name was made through us") {
+    FileStat before = now;
+    before.nlink = 1;
+    t.accounts.name_added(t.file, t.a, before);
+    t.accounts.name_added(t.file, t.b, now);
+    REQUIRE_FALSE(links.has_names_to_search());
+  }
+  SECTION("after a scan, too") {
+    REQUIRE(links.add_scanned_name(t.a, now));
+    links.fold();
+    REQUIRE(links.has_names_to_search());
+    REQUIRE_FALSE(links.has_names_to_search());
   }
 }
 

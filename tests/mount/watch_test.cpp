@@ -308,6 +308,47 @@ TEST_CASE("a second name made by others for a file that nobody has looked at cou
   expect_all_right_within(mount, soon);
 }
 
+TEST_CASE("a second name made by others counts once also if it is looked up before its event") {
+  if (!can_mount()) return;
+  // Of its own: on a filesystem that other tests use there may be too many events.
+  const LowerFilesystem alone(LowerKind::ext4, {.size_mib = 2048});
+  const MountFolders folders(alone.path());
+  make_small_tree(folders);
+  const char* const watch = GENERATE("watch=auto", "watch=off");
+  const Mount mount(folders, {.options = std::string("audit_iops=0,") + watch});
+  REQUIRE(::link(mount.lower("c/linked").c_str(), mount.lower("d/other").c_str()) == 0);
+  struct stat st{};
+  REQUIRE(::stat(mount.at("d/other").c_str(), &st) == 0);
+  expect_right_within(mount, 10s);
+  expect_all_right_within(mount, soon);
+}
+
+TEST_CASE("what others make during the scan is counted soon after it") {
+  if (!can_mount()) return;
+  const std::string scan = GENERATE("scan=wait", "scan=background");
+  CAPTURE(scan);
+  // Of its own: on a filesystem that other tests use there may be too many events.
+  const LowerFilesystem alone(LowerKind::ext4, {.size_mib = 2048});
+  const MountFolders folders(alone.path());
+  constexpr int directories = 4'000;
+  const auto directory = [&](int i) { return folders.source(std::to_string(i)); };
+  for (int i = 0; i < directories; ++i)
+    REQUIRE(::mkdir(directory(i).c_str(), 0755) == 0);
+  // In each directory once, so that nothing that comes later makes up for what was missed.
+  std::atomic<bool> over = false;
+  std::thread others([&] {
+    for (int i = 0; i < directories && !over; ++i) {
+      write_file(directory(i * 1'237 % directories) + "/made", "content");
+      std::this_thread::sleep_for(20us);
+    }
+  });
+  const Mount mount(folders, {.options = std::string(watched_only) + "," + scan});
+  over = true;
+  others.join();
+  expect_right_within(mount, 10s);
+  expect_all_right_within(mount, soon);
+}
+
 TEST_CASE("what others write through a mapping is counted when they have closed it") {
   if (!can_mount()) return;
   // Of its own: on a filesystem that other tests use there may be too many events.
