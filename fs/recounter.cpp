@@ -304,8 +304,9 @@ Status Recounter::meet(Recount& recount, const PinnedInode& directory, int fd,
 /// which was removed and made anew behind our back. (An audit comes to it anyway.) Nobody changes a
 /// directory through us that the table does not know.
 void Recounter::suspect_if_another(const FileStat& met, int fd, const char* name) {
+  if (scope_ == Scope::everything) return;
   const DirIndex dir = tree().find(met.key);
-  if (!dir || scope_ == Scope::everything || tree().was_observed_at(dir, met.ctime_ns)) return;
+  if (!dir || tree().was_observed_at(dir, met.ctime_ns)) return;
   if (!filesystem_.inodes_.find(met.key, fd, name)) tree().mark_suspect(dir);
 }
 

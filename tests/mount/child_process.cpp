@@ -1,6 +1,7 @@
 #include "tests/mount/child_process.hpp"
 
 #include <fcntl.h>
+#include <grp.h>
 #include <poll.h>
 #include <sys/mman.h>
 #include <sys/personality.h>
@@ -59,6 +60,13 @@ bool is_in_path(const std::string& name) {
   return false;
 }
 
+/// Waits for a child's end: its exit status, or 128 + the signal that killed it.
+int status_of(pid_t child) {
+  int status = 0;
+  if (::waitpid(child, &status, 0) != child) fail("waitpid");
+  return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
+}
+
 }  // namespace
 
 ChildProcess::ChildProcess(const std::vector<std::string>& command, const Settings& settings)
@@ -91,10 +99,19 @@ std::optional<int> ChildProcess::wait(std::chrono::milliseconds limit) {
   if (status_) return status_;
   struct pollfd ended{pid_fd_.get(), POLLIN, 0};
   if (::poll(&ended, 1, static_cast<int>(limit.count())) != 1) return std::nullopt;
-  int status = 0;
-  if (::waitpid(pid_, &status, 0) != pid_) fail("waitpid");
-  status_ = WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
+  status_ = status_of(pid_);
   return status_;
+}
+
+int run_as(uid_t user, gid_t group, const std::function<int()>& action) {
+  const pid_t child = ::fork();
+  if (child < 0) fail("fork");
+  if (child == 0) {
+    const bool is_user =
+        ::setgroups(0, nullptr) == 0 && ::setgid(group) == 0 && ::setuid(user) == 0;
+    ::_exit(is_user ? action() : 127);
+  }
+  return status_of(child);
 }
 
 std::string ChildProcess::output() const {

@@ -4,6 +4,7 @@
 #include <sys/types.h>
 
 #include <chrono>
+#include <functional>
 #include <optional>
 #include <string>
 #include <vector>
@@ -58,6 +59,11 @@ struct Finished {
 /// Runs a command to its end.
 Finished run(const std::vector<std::string>& command, const std::string& working_directory = "",
              std::chrono::seconds limit = std::chrono::seconds(60));
+
+/// Runs `action` in a forked child as this user, without other groups. What it returns is the
+/// child's exit status; returns that as ChildProcess::wait does, or 127 if the child could not
+/// become the user.
+int run_as(uid_t user, gid_t group, const std::function<int()>& action);
 
 /// Whether programs of these names are in PATH. When not, skips.
 bool has_programs(const std::vector<std::string>& names);

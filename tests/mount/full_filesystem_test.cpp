@@ -5,17 +5,18 @@
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 #include <cerrno>
 #include <chrono>
+#include <csignal>
 #include <cstring>
 #include <string>
 #include <thread>
 
 #include <catch2/catch.hpp>
 
+#include "tests/mount/child_process.hpp"
 #include "tests/mount/counter_check.hpp"
 #include "tests/mount/lower_filesystem.hpp"
 #include "tests/mount/mount.hpp"
@@ -116,20 +117,16 @@ TEST_CASE("what is written through a mapping does not take the blocks reserved f
   const std::string path = mount.at("mapped");
   const UniqueFd fd = create(path);
   REQUIRE(::fchown(fd.get(), 65534, 65534) == 0);
-  const pid_t child = ::fork();
-  if (child == 0) {
-    if (::setresgid(65534, 65534, 65534) != 0 || ::setresuid(65534, 65534, 65534) != 0) ::_exit(1);
+  const int status = run_as(65534, 65534, [&] {
     const UniqueFd own(::open(path.c_str(), O_RDWR | O_CLOEXEC));
-    if (::ftruncate(own.get(), much) != 0) ::_exit(2);
+    if (::ftruncate(own.get(), much) != 0) return 2;
     void* const pages = ::mmap(nullptr, much, PROT_READ | PROT_WRITE, MAP_SHARED, own.get(), 0);
-    if (pages == MAP_FAILED) ::_exit(3);
+    if (pages == MAP_FAILED) return 3;
     std::memset(pages, 'm', much);
-    // It fails, or the pages that can't be written have cost the process its life before.
-    ::_exit(::msync(pages, much, MS_SYNC) == 0 ? 4 : 0);
-  }
-  int status = 0;
-  REQUIRE(::waitpid(child, &status, 0) == child);
-  CHECK((!WIFEXITED(status) || WEXITSTATUS(status) == 0));
+    return ::msync(pages, much, MS_SYNC) == 0 ? 4 : 0;
+  });
+  // It fails, or the pages that can't be written have cost the process its life before.
+  CHECK((status == 0 || status == 128 + SIGBUS));
   struct statvfs now{};
   REQUIRE(::statvfs(lower.path().c_str(), &now) == 0);
   CHECK(now.f_bfree - now.f_bavail > 5000);  // 40 % of 64 MiB

@@ -90,8 +90,7 @@ TEST_CASE("the end of the daemon does not wait for a filesystem that is slow to 
   const MountFolders folders;
   ChildProcess daemon(injected_command("syncfs", "syncfs:delay_enter=8000000",
                                        {"-f", folders.source(), folders.mountpoint()}));
-  for (int i = 0; i < 1000 && !is_fuse_mount(folders.mountpoint()); ++i)
-    REQUIRE_FALSE(daemon.wait(10ms));
+  wait_for_mount(folders.mountpoint(), daemon);
   std::this_thread::sleep_for(500ms);
   const auto start = std::chrono::steady_clock::now();
   REQUIRE(::umount2(folders.mountpoint().c_str(), MNT_DETACH) == 0);

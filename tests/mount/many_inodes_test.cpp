@@ -9,6 +9,7 @@
 
 #include <catch2/catch.hpp>
 
+#include "tests/mount/audit.hpp"
 #include "tests/mount/counter_check.hpp"
 #include "tests/mount/mount.hpp"
 #include "tests/mount/parity.hpp"
@@ -56,6 +57,12 @@ void make_cold(const std::string& path) {
   REQUIRE(::posix_fadvise(fd.get(), 0, 0, POSIX_FADV_DONTNEED) == 0);
 }
 
+UniqueFd open_directory(const std::string& path) {
+  UniqueFd fd(::open(path.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+  REQUIRE(fd);
+  return fd;
+}
+
 /// How many descriptors a process has open.
 std::ptrdiff_t descriptors_of(pid_t process) {
   const std::filesystem::directory_iterator open("/proc/" + std::to_string(process) + "/fd");
@@ -93,6 +100,53 @@ TEST_CASE("a daemon with 1024 descriptors serves 33,000 cached inodes") {
   }
   check_counters(mount);
   CHECK(counter(mount.at(), "rentries") == 0);
+}
+
+TEST_CASE("a million entries of one directory are listed, cached, changed and audited") {
+  if (!can_mount()) return;
+  constexpr int count = 1'000'000;
+  constexpr int some = 1000;
+  const MountFolders folders("/dev/shm");
+  const auto name = [](int number) { return "f" + std::to_string(number); };
+  REQUIRE(::mkdir(folders.source("wide").c_str(), 0755) == 0);
+  {
+    const UniqueFd wide(open_directory(folders.source("wide")));
+    for (int i = 0; i < count; ++i)
+      REQUIRE(::mknodat(wide.get(), name(i).c_str(), S_IFREG | 0644, 0) == 0);
+  }
+  const Mount mount(folders,
+                    {.process = {.descriptors_max = 1024}, .life_max = std::chrono::seconds(600)});
+  CHECK(counter(mount.at("wide"), "files") == count);
+  const std::filesystem::directory_iterator listing(mount.at("wide"));
+  CHECK(std::distance(begin(listing), end(listing)) == count);
+
+  const UniqueFd wide(open_directory(mount.at("wide")));
+  const auto count_some = [&](int first, int last, auto action) {
+    int successes = 0;
+    for (int i = first; i < last; ++i)
+      successes += action(name(i).c_str()) ? 1 : 0;
+    return successes;
+  };
+  CHECK(count_some(0, count, [&](const char* file) {
+          struct stat st{};
+          return ::fstatat(wide.get(), file, &st, 0) == 0 && st.st_size == 0;
+        }) == count);
+  CHECK(descriptors_of(mount.daemon().pid()) < 1024);
+
+  const UniqueFd root(open_directory(mount.at()));
+  CHECK(count_some(0, some, [&](const char* file) {
+          return ::renameat(wide.get(), file, root.get(), file) == 0;
+        }) == some);
+  CHECK(count_some(some, 2 * some,
+                   [&](const char* file) { return ::unlinkat(wide.get(), file, 0) == 0; }) == some);
+  CHECK(count_some(count, count + some, [&](const char* file) {
+          const UniqueFd fd(::openat(wide.get(), file, O_CREAT | O_WRONLY | O_CLOEXEC, 0644));
+          return ::write(fd.get(), "xyz", 3) == 3;
+        }) == some);
+  CHECK(counter(mount.at("wide"), "files") == count - some);
+  CHECK(counter(mount.at(), "rbytes") == 3 * some);
+  CHECK(audit(mount).at("differences") == 0);
+  check_counters(mount);
 }
 
 TEST_CASE("files kept open stay usable while many other inodes come and go") {

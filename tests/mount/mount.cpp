@@ -56,6 +56,15 @@ bool is_fuse_mount(const std::string& path) {
   return ::statfs(path.c_str(), &filesystem) == 0 && filesystem.f_type == FUSE_SUPER_MAGIC;
 }
 
+void wait_for_mount(const std::string& path, ChildProcess& daemon) {
+  const auto deadline = std::chrono::steady_clock::now() + start_limit;
+  while (!is_fuse_mount(path)) {
+    if (daemon.wait(10ms)) throw std::runtime_error("the daemon ended at once: " + daemon.output());
+    if (std::chrono::steady_clock::now() > deadline)
+      throw std::runtime_error("the daemon did not mount in time: " + daemon.output());
+  }
+}
+
 std::vector<std::string> tallyfs_command(const std::vector<std::string>& arguments) {
   std::vector<std::string> command{TALLYFS_BINARY};
   command.insert(command.end(), arguments.begin(), arguments.end());
@@ -108,7 +117,7 @@ Mount::Mount(const MountFolders& folders, const Settings& settings)
   arguments.push_back(folders.source());
   if (!settings.over_itself) arguments.push_back(mountpoint_);
   daemon_ = std::make_unique<ChildProcess>(tallyfs_command(arguments), settings.process);
-  wait_until_live();
+  wait_for_mount(mountpoint_, *daemon_);
   struct stat root{};
   if (::stat(mountpoint_.c_str(), &root) == 0) {
     abort_file_ = "/sys/fs/fuse/connections/" + std::to_string(minor(root.st_dev)) + "/abort";
@@ -126,16 +135,6 @@ std::string Mount::at(const std::string& path) const { return below(mountpoint_,
 std::string Mount::lower(const std::string& path) const {
   // By descriptor, which still leads below a mount that covers its own source.
   return below("/proc/self/fd/" + std::to_string(lower_fd_.get()), path);
-}
-
-void Mount::wait_until_live() {
-  const auto deadline = std::chrono::steady_clock::now() + start_limit;
-  while (!is_fuse_mount(mountpoint_)) {
-    if (daemon_->wait(10ms)) throw std::runtime_error("tallyfs ended at once: " + log());
-    if (std::chrono::steady_clock::now() > deadline) {
-      throw std::runtime_error("tallyfs did not mount in time: " + log());
-    }
-  }
 }
 
 void Mount::wait_until_scanned() {

@@ -71,7 +71,6 @@ class Mount {
   void expect_clean_end();
 
  private:
-  void wait_until_live();
   void wait_until_scanned();
   void abort_connection() const;
 
@@ -85,6 +84,10 @@ class Mount {
 
 /// Whether a FUSE filesystem is mounted at this directory.
 bool is_fuse_mount(const std::string& path);
+
+/// Returns when it is, by this process. Throws std::runtime_error, with what the process has
+/// printed, when it ends or has not mounted within 30 seconds.
+void wait_for_mount(const std::string& path, ChildProcess& daemon);
 
 /// The command line that runs TallyFS with these arguments.
 std::vector<std::string> tallyfs_command(const std::vector<std::string>& arguments);

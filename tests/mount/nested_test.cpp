@@ -319,8 +319,7 @@ TEST_CASE("what can't be read for a time stays counted, and suspect, and is foun
   fill(folders.source("alive"));
   fill(folders.native());
   ChildProcess below({PATH_FILESYSTEM_BINARY, folders.native(), folders.source("dead")});
-  for (int i = 0; i < 1000 && !is_fuse_mount(folders.source("dead")); ++i)
-    REQUIRE_FALSE(below.wait(10ms));
+  wait_for_mount(folders.source("dead"), below);
   const MountGuard guard(folders.source("dead"));
   const Mount mount(folders);
   CHECK(counter(mount.at(), "rbytes") == 60'000);

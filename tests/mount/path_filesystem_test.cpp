@@ -29,8 +29,7 @@ class PathFilesystem {
   explicit PathFilesystem(const MountFolders& folders)
       : mountpoint_(folders.source()),
         daemon_({PATH_FILESYSTEM_BINARY, folders.native(), folders.source()}) {
-    for (int attempt = 0; attempt < 1000 && !is_fuse_mount(mountpoint_); ++attempt)
-      REQUIRE_FALSE(daemon_.wait(10ms));
+    wait_for_mount(mountpoint_, daemon_);
   }
   ~PathFilesystem() {
     ::umount2(mountpoint_.c_str(), MNT_DETACH);

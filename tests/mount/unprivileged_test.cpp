@@ -1,8 +1,6 @@
 #include <fcntl.h>
 #include <sys/stat.h>
-#include <sys/syscall.h>
 #include <sys/sysmacros.h>
-#include <sys/wait.h>
 #include <sys/xattr.h>
 #include <unistd.h>
 
@@ -11,6 +9,7 @@
 
 #include <catch2/catch.hpp>
 
+#include "tests/mount/child_process.hpp"
 #include "tests/mount/counter_check.hpp"
 #include "tests/mount/parity.hpp"
 #include "tests/skip.hpp"
@@ -276,19 +275,14 @@ TEST_CASE("what a user asks in vain, or loses a bit by, leaves all that others m
   make_directory(closed.c_str(), 0700, 0, 0);
   make_file((closed + "/file").c_str(), 0600, 0, 0);
   make_file(open_to_all.c_str(), 06777, 0, 0);
-  const pid_t child = ::fork();
-  if (child == 0) {
+  const int status = run_as(user, group, [&] {
     constexpr auto same = static_cast<uid_t>(-1);
-    ::syscall(SYS_setgroups, 0, nullptr);
-    if (::setresgid(group, group, group) != 0 || ::setresuid(user, user, user) != 0) ::_exit(1);
     // As often as makes every thread of the daemon serve the user.
     for (int i = 0; i < 64; ++i)
-      if (::chown(open_to_all.c_str(), same, same) == 0) ::_exit(2);
+      if (::chown(open_to_all.c_str(), same, same) == 0) return 2;
     const UniqueFd fd(::open(open_to_all.c_str(), O_WRONLY | O_CLOEXEC));
-    ::_exit(::write(fd.get(), "x", 1) == 1 ? 0 : 3);
-  }
-  int status = 0;
-  REQUIRE(::waitpid(child, &status, 0) == child);
+    return ::write(fd.get(), "x", 1) == 1 ? 0 : 3;
+  });
   CHECK(status == 0);
   for (int i = 0; i < 64; ++i) {
     const std::string missing = closed + "/missing" + std::to_string(i);
