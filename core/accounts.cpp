@@ -40,6 +40,8 @@ void Accounts::file_found(FileRecord& file, DirIndex dir, const FileStat& now) {
   if (file.link) return;
   file.place = tree_.place_in(dir);
   remember(file, now);
+  // All that the scan has met with several names are known as such: this one was made by others.
+  if (now.nlink > 1) tree_.mark_suspect(dir);
 }
 
 void Accounts::link_found(FileRecord& file, const FileKey& key) {

@@ -9,9 +9,6 @@ namespace tally {
 
 namespace {
 
-// How much earlier than the clock a new ctime may be: filesystems keep as little as whole seconds.
-constexpr TimeNs timestamp_slack_ns = 2'000'000'000;
-
 uint32_t names_max(uint32_t inodes_max) {
   return static_cast<uint32_t>(std::min<uint64_t>(uint64_t{inodes_max} * HardLinks::names_per_inode,
                                                   std::numeric_limits<uint32_t>::max() - 1));
@@ -21,7 +18,6 @@ uint32_t names_max(uint32_t inodes_max) {
 
 HardLinks::HardLinks(DirTree& tree, uint32_t inodes_max)
     : tree_(tree),
-      began_ns_(now_ns() - timestamp_slack_ns),
       keys_(inodes_max),
       links_(inodes_max),
       names_(names_max(inodes_max)),
@@ -169,7 +165,7 @@ void HardLinks::settle(LinkIndex link, const FileStat& now) {
   const Counted before = links_[link].counted;
   const Counted after = links_[link].counted = observed(now);
   links_[link].ctime_ns = now.ctime_ns;
-  if (is_to_search(links_[link])) may_have_names_to_search_ = true;
+  note_unknown_names(links_[link]);
   const TimeNs ctime_ns = clamp_to_now(now.ctime_ns);
   for (uint32_t i = 0; i < visit_count_; ++i) {
     const Visit& met = visits_[i];
@@ -184,7 +180,13 @@ FileStat HardLinks::counted(LinkIndex link) {
   return counted_stat(link);
 }
 
-bool HardLinks::has_names_to_search() {
+/// Once all names are recorded none is counted in another way, whatever goes or comes later.
+void HardLinks::note_unknown_names(Link& inode) {
+  if (inode.names >= inode.counted.nlink) inode.is_searched = true;
+  if (!inode.is_searched) may_have_names_to_search_ = true;
+}
+
+bool HardLinks::has_names_to_search(TimeNs since) {
   if (!may_have_names_to_search_.exchange(false)) return false;
   constexpr uint32_t at_once = 1024;  // links, some 10 us, that everybody waits for
   bool has_any = false;
@@ -193,9 +195,9 @@ bool HardLinks::has_names_to_search() {
     const uint32_t last = std::min(first + at_once - 1, links_.high_water());
     for (uint32_t i = first; i <= last; ++i) {
       Link& inode = links_[{i}];
-      if (!links_.is_held({i}) || !is_to_search(inode)) continue;
+      if (!links_.is_held({i}) || inode.is_searched) continue;
       inode.is_searched = true;
-      has_any = has_any || inode.ctime_ns >= began_ns_;
+      has_any = has_any || inode.ctime_ns >= since;
     }
   }
   return has_any;
@@ -220,6 +222,10 @@ Status HardLinks::add_scanned_name(DirIndex dir, const FileStat& stat) {
   // A look at the newest only: a directory is read in one go, so that a second name in it mostly
   // follows the first, and an inode in a farm of snapshots has names in very many directories.
   Link& inode = links_[known];
+  if (inode.ctime_ns < stat.ctime_ns) {
+    inode.counted = observed(stat);
+    inode.ctime_ns = stat.ctime_ns;
+  }
   if (!inode.first_name || names_[inode.first_name].dir != dir) return record_anew(known, dir);
   ++names_[inode.first_name].count;
   ++inode.names;
@@ -230,8 +236,8 @@ void HardLinks::fold() {
   MutexLock lock(mutex_);
   ReaderLock tree_lock(tree_.lock());
   for (uint32_t i = 1; i <= links_.high_water(); ++i) {
-    const Link& inode = links_[{i}];
-    if (is_to_search(inode)) may_have_names_to_search_ = true;
+    Link& inode = links_[{i}];
+    note_unknown_names(inode);
     visit_count_ = 0;
     for (NameIndex n = inode.first_name; n; n = names_[n].next_of_link)
       visit_upwards(names_[n].dir, 0, static_cast<int32_t>(names_[n].count));

@@ -47,11 +47,11 @@ class HardLinks {
   /// What is counted of the inode at present: size, blocks, nlink and ctime.
   [[nodiscard]] FileStat counted(LinkIndex link) TALLY_EXCLUDES(mutex_);
 
-  /// Whether to search for names of an inode. It has more of them than are recorded, which may be
-  /// elsewhere; but it has changed since this was constructed, so that one of them may have been
-  /// met as the only one, and is counted as that. True once for each inode. Looks at all of them if
-  /// there may be a new one.
-  [[nodiscard]] bool has_names_to_search() TALLY_EXCLUDES(mutex_);
+  /// Whether to search for names of inodes that were not asked about before. They have more than
+  /// are recorded, and never were all recorded; one of them may have been met while it was the only
+  /// one, and be counted as that. What has not changed since `since` has its other names elsewhere:
+  /// that is for the first call after a scan. Looks at all inodes if there may be a new one.
+  [[nodiscard]] bool has_names_to_search(TimeNs since = 0) TALLY_EXCLUDES(mutex_);
 
   /// For the scanner: records a name and counts it nowhere; fold() does that. The caller counts it
   /// in the directory's own `files`. ENOSPC when the room is used up.
@@ -146,7 +146,7 @@ class HardLinks {
     NameIndex first_name;
     uint32_t names;    // in the tree
     uint32_t stamp;    // the last for_each_link_below() that met it
-    bool is_searched;  // has_names_to_search() has told of it, or need not
+    bool is_searched;  // has_names_to_search() has told of it, or need not ever
   };
 
   /// Names of one inode in one directory. Mostly all of them; but names that a scan finds in turns
@@ -172,9 +172,7 @@ class HardLinks {
   static_assert(sizeof(Link) == link_bytes && sizeof(Name) == name_bytes &&
                 sizeof(Visit) == visit_bytes);
 
-  [[nodiscard]] static bool is_to_search(const Link& inode) {
-    return !inode.is_searched && inode.names < inode.counted.nlink;
-  }
+  void note_unknown_names(Link& inode) TALLY_REQUIRES(mutex_);
   static Counted observed(const FileStat& now);
   static Delta contribution(const Counted& counted, int32_t names_below);
 
@@ -213,7 +211,6 @@ class HardLinks {
   void correct_link(const Move& move, LinkIndex link) TALLY_REQUIRES(mutex_);
 
   DirTree& tree_;
-  const TimeNs began_ns_;
   std::atomic<bool> may_have_names_to_search_ = false;
   KeyTable keys_;
   Mutex mutex_ TALLY_ACQUIRED_BEFORE(tree_.lock());

@@ -87,13 +87,13 @@ bool Auditor::sleep(std::chrono::microseconds duration, bool makes_way) {
 
 void Auditor::run_repairs() {
   if (scanning_) scan();
+  search_for_names(filesystem_.began_ns());
+  scanning_ = false;
   DirTree& tree = filesystem_.accounts().tree();
   std::chrono::milliseconds delay = repair_delay;
   Clock::time_point next_try = Clock::now();
   uint64_t suspicions = 0;
   while (sleep(repair_delay)) {
-    // Others made them behind our back, or while the tree was scanned.
-    if (filesystem_.accounts().links().has_names_to_search()) doubt_everything();
     audit_what_is_doubted();
     // What could not be recounted is tried again more and more rarely, unless there is something
     // new.
@@ -120,16 +120,17 @@ void Auditor::scan() {
       sleep(fruitless_pause);
     }
   }
-  scanning_ = false;
-  if (stopping_) return;
-  const DirCounters totals =
-      filesystem_.accounts().tree().counters(filesystem_.accounts().tree().root());
-  spdlog::info("scanned in {:.2f} s: {} directories, {} files, {}{}", seconds_since(start),
+  if (!stopping_) log_scan(seconds_since(start));
+}
+
+void Auditor::log_scan(double seconds) const {
+  const DirTree& tree = filesystem_.accounts().tree();
+  const DirCounters totals = tree.counters(tree.root());
+  spdlog::info("scanned in {:.2f} s: {} directories, {} files, {}{}", seconds,
                count_text(static_cast<uint64_t>(totals.rsubdirs)),
                count_text(static_cast<uint64_t>(totals.rfiles)),
                bytes_text(static_cast<uint64_t>(totals.rbytes.count)),
                totals.suspect ? ", with suspect totals" : "");
-  const DirTree& tree = filesystem_.accounts().tree();
   if (totals.suspect && tree.size() >= tree.capacity())
     spdlog::warn(
         "there is room for {} directories and there are more: totals are incomplete: "
@@ -173,11 +174,21 @@ bool Auditor::scan_together() {
 /// False if it did not get on: all that is left could not be recounted just now.
 bool Auditor::repair() { return repairer_.walk(Recounter::Scope::suspects, full_speed()).got_on(); }
 
+/// Where the other names are of what others have linked behind our back.
+void Auditor::search_for_names(TimeNs since) {
+  if (filesystem_.accounts().links().has_names_to_search(since)) doubt_everything();
+}
+
 void Auditor::audit_what_is_doubted() {
+  {
+    const MutexLock lock(mutex_);
+    if (requested_ != served_) return;  // it finds names, too
+  }
+  search_for_names(0);
   if (!doubts_everything()) return;
   {
     const MutexLock lock(mutex_);
-    if (requested_ != served_ || Clock::now() < rests_until_) return;
+    if (Clock::now() < rests_until_) return;
     ++requested_;
   }
   changed_.notify_all();

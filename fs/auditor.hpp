@@ -82,7 +82,9 @@ class Auditor {
   void run_repairs() TALLY_EXCLUDES(mutex_);
   void scan() TALLY_EXCLUDES(mutex_);
   bool scan_together() TALLY_EXCLUDES(mutex_);
+  void log_scan(double seconds) const;
   bool repair() TALLY_EXCLUDES(mutex_);
+  void search_for_names(TimeNs since);
   void audit_what_is_doubted() TALLY_EXCLUDES(mutex_);
   void run_audits() TALLY_EXCLUDES(mutex_);
   void audit(bool requested) TALLY_EXCLUDES(mutex_);

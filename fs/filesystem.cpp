@@ -21,6 +21,9 @@ namespace tally::fs {
 
 namespace {
 
+// How much earlier than the clock a new ctime may be: filesystems keep as little as whole seconds.
+constexpr TimeNs timestamp_slack_ns = 2'000'000'000;
+
 UniqueFd open_descriptor_folder() {
   UniqueFd fd(::open("/proc/self/fd", O_RDONLY | O_DIRECTORY | O_CLOEXEC));
   if (!fd) throw std::system_error(errno, std::generic_category(), "/proc/self/fd");
@@ -45,6 +48,7 @@ uint32_t device_of(int fd) {
 
 Filesystem::Filesystem(int source_fd, const FilesystemOptions& options)
     : options_(options),
+      began_ns_(now_ns() - timestamp_slack_ns),
       descriptors_(open_descriptor_folder()),
       stale_(options.stale_directories_max),
       accounts_(options.directories_max, options.linked_inodes_max, &stale_),

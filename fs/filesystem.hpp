@@ -83,6 +83,9 @@ class Filesystem {
   /// at when they are released only. Set before the first request, outlives the last.
   void set_settler(Settler* settler) { settler_ = settler; }
 
+  /// A time before anything was counted, in ctimes of the lower filesystem.
+  [[nodiscard]] TimeNs began_ns() const { return began_ns_; }
+
   /// What we serve has this st_dev. It is left out where it is mounted below the source, too: to
   /// ask it for anything would be to wait for ourselves. Before the first request.
   void set_own_device(uint32_t device) { own_device_ = device; }
@@ -281,6 +284,7 @@ class Filesystem {
   Status change_xattr(NodeId node, const char* name, Change change);
 
   const FilesystemOptions options_;
+  const TimeNs began_ns_;
   const UniqueFd descriptors_;  // /proc/self/fd, where an O_PATH descriptor can be opened anew
   const Credentials credentials_;
   StaleList stale_;

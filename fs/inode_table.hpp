@@ -67,7 +67,8 @@ class Inode {
   /// Whether the descriptor may be closed while nobody uses it.
   [[nodiscard]] bool evictable() const { return !nameless_ && !kept_open_; }
 
-  // Guarded by InodeTable::mutex_; fd_ stays as it is while the inode is pinned.
+  // Guarded by InodeTable::mutex_; fd_ stays as it is while the inode is pinned, and restrictions_
+  // is read without.
   FileKey key_ = {};
   uint64_t lookups_ = 0;     // nlookup: references of the kernel
   uint32_t references_ = 0;  // InodeRefs, and children that have this inode as parent_

@@ -17,7 +17,7 @@ class ChangeWatcher;
 ///
 ///     Session session(options, limits, place, filesystem);
 ///     session.mount();   // from here on, callers wait for serve()
-///     session.serve();   // until the mount or the process is to end
+///     session.serve(watcher);   // until the mount or the process is to end
 class Session {
  public:
   /// Prepares the connection; nothing is mounted yet. `filesystem` must outlive the session. Throws

@@ -2,8 +2,8 @@
 //
 // The main flow:
 //
-//     command line ─ places ─ limits ─ [fork] ─ filesystem ─ [scan=wait: write out ─ scan] ─ mount
-//     ─ live ─ serve, and with scan=background scan meanwhile ─ end
+//     command line ─ places ─ limits ─ [fork] ─ filesystem ─ watch ─ [scan=wait: write out ─ scan]
+//     ─ mount ─ live ─ serve, and with scan=background scan meanwhile ─ end
 //
 // All memory and every capacity is settled before the scan, and the source is open before the mount
 // hides its path. In the background everything from the fork on happens in a child, whose parent
@@ -17,10 +17,12 @@
 #include <algorithm>
 #include <csignal>
 #include <cstdlib>
+#include <expected>
 #include <iostream>
 #include <memory>
 #include <new>
 #include <optional>
+#include <string>
 #include <system_error>
 
 #include <spdlog/spdlog.h>
@@ -113,16 +115,16 @@ void lift_file_size_limit() {
   std::signal(SIGXFSZ, SIG_IGN);
 }
 
-/// Whoever looks for changes behind the mount, or null. Over itself the mount hides the source, and
-/// each change of ours would cost an event for nothing.
-std::unique_ptr<fs::ChangeWatcher> watch(const fs::Options& options, const fs::Place& place,
-                                         fs::Filesystem& filesystem) {
+/// Whoever looks for changes behind the mount; null if nobody is to, or why nobody can. Over itself
+/// the mount hides the source, and each change of ours would cost an event for nothing.
+std::expected<std::unique_ptr<fs::ChangeWatcher>, std::string> watch(const fs::Options& options,
+                                                                     const fs::Place& place,
+                                                                     fs::Filesystem& filesystem) {
   if (options.watch == fs::WatchMode::off || place.mountpoint == place.source_path) return nullptr;
   try {
     return std::make_unique<fs::ChangeWatcher>(filesystem);
   } catch (const std::system_error& error) {
-    spdlog::info("changes behind the mount are left to audits: {}", error.what());
-    return nullptr;
+    return std::unexpected(error.what());
   }
 }
 
@@ -142,8 +144,8 @@ int run(const fs::Options& options) {
   ::umask(0);
   lift_file_size_limit();
   fs::Filesystem filesystem(place.source.get(), limits.filesystem_options(options));
-  // Before the scan, so that nothing that others do meanwhile is missed.
-  const std::unique_ptr<fs::ChangeWatcher> watcher = watch(options, place, filesystem);
+  // Before the scan, so that nothing that others do meanwhile on the source's filesystem is missed.
+  const auto watcher = watch(options, place, filesystem);
   std::optional<ScanSummary> summary;
   if (options.scan == fs::ScanMode::wait) {
     tell_service_manager("STATUS=Writing out the filesystem of " + place.source_path);
@@ -161,7 +163,8 @@ int run(const fs::Options& options) {
     background->live();
     spdlog::info(announced);
   }
-  const bool ended_well = session.serve(watcher.get());
+  if (!watcher) spdlog::info("changes behind the mount are left to audits: {}", watcher.error());
+  const bool ended_well = session.serve(watcher ? watcher->get() : nullptr);
   tell_service_manager("STOPPING=1");
   return ended_well ? EXIT_SUCCESS : EXIT_FAILURE;
 }

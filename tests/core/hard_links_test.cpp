@@ -410,10 +410,20 @@ TEST_CASE("names that may be counted elsewhere are to be searched for, once for 
     t.accounts.file_observed(t.file, now, true);
     REQUIRE_FALSE(links.has_names_to_search());
   }
-  SECTION("not if the inode has not changed since anything was counted") {
-    now.ctime_ns -= 10'000'000'000;
+  SECTION("not if the inode has not changed since a given time") {
     find_name_in(t.deep);
+    REQUIRE_FALSE(links.has_names_to_search(now.ctime_ns + 1));
     REQUIRE_FALSE(links.has_names_to_search());
+  }
+  SECTION("not if all were known, and one is lost, or all are") {
+    find_name_in(t.deep);
+    find_name_in(t.b);
+    for (const DirIndex dir : {t.deep, t.b}) {
+      tally::Recount recount(t.accounts, dir);
+      REQUIRE(recount.begin());
+      recount.finish(true);
+      REQUIRE_FALSE(links.has_names_to_search());
+    }
   }
   SECTION("not if all were found meanwhile") {
     find_name_in(t.deep);
@@ -427,8 +437,11 @@ TEST_CASE("names that may be counted elsewhere are to be searched for, once for 
     t.accounts.name_added(t.file, t.b, now);
     REQUIRE_FALSE(links.has_names_to_search());
   }
-  SECTION("after a scan, too") {
+  SECTION("after a scan, too, which believes the newest link count that it meets") {
     REQUIRE(links.add_scanned_name(t.a, now));
+    now.ctime_ns += 1;
+    now.nlink = 3;
+    REQUIRE(links.add_scanned_name(t.b, now));
     links.fold();
     REQUIRE(links.has_names_to_search());
     REQUIRE_FALSE(links.has_names_to_search());
