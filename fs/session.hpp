@@ -16,8 +16,8 @@ class ChangeWatcher;
 /// One mount, from mount(2) to its end. Made on the main thread, after any fork.
 ///
 ///     Session session(options, limits, place, filesystem);
-///     session.mount();   // from here on, callers wait for serve()
-///     session.serve(watcher);   // until the mount or the process is to end
+///     session.mount();         // from here on, callers wait for serve()
+///     session.serve(watcher);  // until the mount or the process is to end
 class Session {
  public:
   /// Prepares the connection; nothing is mounted yet. `filesystem` must outlive the session. Throws

@@ -1,7 +1,6 @@
 #include "tests/model/accounts_check.hpp"
 
 #include <algorithm>
-#include <ctime>
 #include <vector>
 
 namespace tally::test {
@@ -144,12 +143,6 @@ int64_t orphaned(const ModelTree& tree) {
 }
 
 }  // namespace
-
-TimeNs real_time_ns() {
-  timespec now;
-  ::clock_gettime(CLOCK_REALTIME, &now);
-  return now.tv_sec * 1'000'000'000 + now.tv_nsec;
-}
 
 std::string first_difference(Accounts& accounts, std::span<ModelTree* const> trees,
                              const CheckSettings& settings) {

@@ -24,6 +24,4 @@ struct CheckSettings {
 std::string first_difference(Accounts& accounts, std::span<ModelTree* const> trees,
                              const CheckSettings& settings);
 
-TimeNs real_time_ns();
-
 }  // namespace tally::test

@@ -154,9 +154,9 @@ void AccountsModel::stamp(Inode& inode) {
 template <class Inode>
 void AccountsModel::stamp_future(Inode& inode, uint32_t hours) {
   constexpr TimeNs hour_ns = 3'600'000'000'000;
-  const TimeNs now_ns = real_time_ns();
-  inode.ctime_ns = now_ns + (1 + TimeNs{hours}) * hour_ns;
-  inode.counted_ctime_ns = now_ns;
+  const TimeNs current_ns = now_ns();
+  inode.ctime_ns = current_ns + (1 + TimeNs{hours}) * hour_ns;
+  inode.counted_ctime_ns = current_ns;
   has_future_times_ = true;
 }
 
@@ -164,7 +164,7 @@ template void AccountsModel::stamp(File& file);
 template void AccountsModel::stamp(Dir& dir);
 template void AccountsModel::stamp_future(Dir& dir, uint32_t hours);
 
-TimeNs AccountsModel::latest_ns() const { return has_future_times_ ? real_time_ns() : clock_ns_; }
+TimeNs AccountsModel::latest_ns() const { return has_future_times_ ? now_ns() : clock_ns_; }
 
 bool AccountsModel::may_change(uint32_t dir) const {
   return has_dir(dir) && dir != ModelTree::root && !tree_.dir(dir).shared;

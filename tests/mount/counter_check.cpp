@@ -185,8 +185,8 @@ void check_counters(const Mount& mount, bool synced) {
   check_nothing_wrong(std::move(wrong));
 }
 
-void check_healed(const Mount& mount) {
-  const auto deadline = std::chrono::steady_clock::now() + settle_limit;
+void check_healed(const Mount& mount, std::chrono::seconds limit) {
+  const auto deadline = std::chrono::steady_clock::now() + limit;
   while (read_xattr(mount.at(), "user.tally.state").value() != "exact") {
     REQUIRE(std::chrono::steady_clock::now() < deadline);
     std::this_thread::sleep_for(20ms);

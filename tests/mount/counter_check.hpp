@@ -1,5 +1,6 @@
 #pragma once
 
+#include <chrono>
 #include <string>
 #include <vector>
 
@@ -37,7 +38,7 @@ std::vector<std::string> wrong_counters(const Mount& mount, Compare what, const 
 /// writes out the lower filesystem first.
 void check_counters(const Mount& mount, bool synced = false);
 
-/// Waits until no directory is suspect, a few seconds at most, and checks every counter.
-void check_healed(const Mount& mount);
+/// Waits until no directory is suspect, for `limit` at most, and checks every counter.
+void check_healed(const Mount& mount, std::chrono::seconds limit = std::chrono::seconds(45));
 
 }  // namespace tally::test

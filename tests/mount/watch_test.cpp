@@ -40,8 +40,16 @@ namespace {
 using Clock = std::chrono::steady_clock;
 
 // "Within a second", on a machine where other tests run.
-constexpr auto soon = 5s;
+constexpr auto soon = 3s;
 constexpr const char* watched_only = "watch=auto,audit_iops=0";
+
+/// Folders on a filesystem of their own: on one that other tests use there may be too many events.
+struct OwnFilesystem {
+  const LowerFilesystem lower{LowerKind::ext4, {.size_mib = 2048}};
+};
+struct FoldersApart : OwnFilesystem, MountFolders {
+  FoldersApart() : MountFolders(lower.path()) {}
+};
 
 std::string state_of(const Mount& mount) {
   return read_xattr(mount.at(), "user.tally.state").value();
@@ -190,9 +198,7 @@ void make_small_tree(const MountFolders& folders) {
 
 TEST_CASE("every kind of change made in the lower directory is counted soon with no look-up") {
   if (!can_mount()) return;
-  // Of its own: on a filesystem that other tests use there may be too many events.
-  const LowerFilesystem alone(LowerKind::ext4, {.size_mib = 2048});
-  const MountFolders folders(alone.path());
+  const FoldersApart folders;
   make_small_tree(folders);
   const Mount mount(folders, {.options = watched_only});
   Clock::duration longest{};
@@ -252,9 +258,7 @@ TEST_CASE("a doubt about everything is over soon, whatever the slow audit takes"
 
 TEST_CASE("attributes that others change show in the newest change of the tree") {
   if (!can_mount()) return;
-  // Of its own: on a filesystem that other tests use there may be too many events.
-  const LowerFilesystem alone(LowerKind::ext4, {.size_mib = 2048});
-  const MountFolders folders(alone.path());
+  const FoldersApart folders;
   make_small_tree(folders);
   const Mount mount(folders, {.options = watched_only});
   for (const char* path : {"a/b/file", "a/b"}) {
@@ -273,9 +277,7 @@ TEST_CASE("attributes that others change show in the newest change of the tree")
 TEST_CASE(
     "a file with several names that others change is right in all directories that have one") {
   if (!can_mount()) return;
-  // Of its own: on a filesystem that other tests use there may be too many events.
-  const LowerFilesystem alone(LowerKind::ext4, {.size_mib = 2048});
-  const MountFolders folders(alone.path());
+  const FoldersApart folders;
   make_small_tree(folders);
   REQUIRE(::link(folders.source("c/linked").c_str(), folders.source("d/other").c_str()) == 0);
   const Mount mount(folders, {.options = watched_only});
@@ -294,9 +296,7 @@ TEST_CASE(
 
 TEST_CASE("a second name made by others for a file that nobody has looked at counts once") {
   if (!can_mount()) return;
-  // Of its own: on a filesystem that other tests use there may be too many events.
-  const LowerFilesystem alone(LowerKind::ext4, {.size_mib = 2048});
-  const MountFolders folders(alone.path());
+  const FoldersApart folders;
   make_small_tree(folders);
   const Mount mount(folders, {.options = watched_only});
   REQUIRE(::link(mount.lower("c/linked").c_str(), mount.lower("d/other").c_str()) == 0);
@@ -310,9 +310,7 @@ TEST_CASE("a second name made by others for a file that nobody has looked at cou
 
 TEST_CASE("a second name made by others counts once also if it is looked up before its event") {
   if (!can_mount()) return;
-  // Of its own: on a filesystem that other tests use there may be too many events.
-  const LowerFilesystem alone(LowerKind::ext4, {.size_mib = 2048});
-  const MountFolders folders(alone.path());
+  const FoldersApart folders;
   make_small_tree(folders);
   const std::string watch = GENERATE("watch=auto", "watch=off");
   const bool is_directory_known = GENERATE(false, true);
@@ -329,9 +327,7 @@ TEST_CASE("what others make during the scan is counted soon after it") {
   if (!can_mount()) return;
   const std::string scan = GENERATE("scan=wait", "scan=background");
   CAPTURE(scan);
-  // Of its own: on a filesystem that other tests use there may be too many events.
-  const LowerFilesystem alone(LowerKind::ext4, {.size_mib = 2048});
-  const MountFolders folders(alone.path());
+  const FoldersApart folders;
   constexpr int directories = 4'000;
   const auto directory = [&](int i) { return folders.source(std::to_string(i)); };
   for (int i = 0; i < directories; ++i)
@@ -356,9 +352,7 @@ TEST_CASE("what others make during the scan is counted soon after it") {
 
 TEST_CASE("what others write through a mapping is counted when they have closed it") {
   if (!can_mount()) return;
-  // Of its own: on a filesystem that other tests use there may be too many events.
-  const LowerFilesystem alone(LowerKind::ext4, {.size_mib = 2048});
-  const MountFolders folders(alone.path());
+  const FoldersApart folders;
   const Mount mount(folders, {.options = watched_only});
   constexpr size_t size = 1 << 20;
   {
@@ -379,9 +373,7 @@ TEST_CASE("what others write through a mapping is counted when they have closed 
 
 TEST_CASE("blocks that move when the data of others is written back are counted then") {
   if (!can_mount()) return;
-  // Of its own: on a filesystem that other tests use there may be too many events.
-  const LowerFilesystem alone(LowerKind::ext4, {.size_mib = 2048});
-  const MountFolders folders(alone.path());
+  const FoldersApart folders;
   const Mount mount(folders, {.options = watched_only});
   for (int i = 0; i < 20; ++i) {
     // Many extents, whose tree takes blocks of its own.
@@ -403,9 +395,7 @@ TEST_CASE("changes on a filesystem mounted below the source are watched once it 
     ~Nested() { ::umount2(path.c_str(), MNT_DETACH); }
     const std::string path;
   };
-  // Of its own: on a filesystem that other tests use there may be too many events.
-  const LowerFilesystem alone(LowerKind::ext4, {.size_mib = 2048});
-  const MountFolders folders(alone.path());
+  const FoldersApart folders;
   const Nested nested(folders.source("nested"));
   REQUIRE(::mkdir((nested.path + "/folder").c_str(), 0755) == 0);
   const Mount mount(folders, {.options = watched_only});
@@ -420,9 +410,7 @@ TEST_CASE("a storm of changes by others and through the mount ends exact") {
   if (!can_mount()) return;
   const uint64_t seed = seed_or(21);
   INFO("seed " << seed);
-  // Of its own: on a filesystem that other tests use there may be too many events.
-  const LowerFilesystem alone(LowerKind::ext4, {.size_mib = 2048});
-  const MountFolders folders(alone.path());
+  const FoldersApart folders;
   make_fake_tree(folders.source(), TreeShape::mixed, seed, 600);
   for (const char* path : {"others", "ours", "both", "both/1", "both/2"})
     REQUIRE(::mkdir(folders.source(path).c_str(), 0777) == 0);
@@ -466,9 +454,7 @@ TEST_CASE("our own changes make nothing suspect") {
   if (!can_mount()) return;
   const uint64_t seed = seed_or(22);
   INFO("seed " << seed);
-  // Of its own: on a filesystem that other tests use there may be too many events.
-  const LowerFilesystem alone(LowerKind::ext4, {.size_mib = 2048});
-  const MountFolders folders(alone.path());
+  const FoldersApart folders;
   const Mount mount(folders, {.options = watched_only});
   std::atomic<bool> over = false;
   std::thread writer([&] {
@@ -490,9 +476,7 @@ TEST_CASE("our own changes make nothing suspect") {
 
 TEST_CASE("with watch=off nothing is seen of a change behind the mount") {
   if (!can_mount()) return;
-  // Of its own: on a filesystem that other tests use there may be too many events.
-  const LowerFilesystem alone(LowerKind::ext4, {.size_mib = 2048});
-  const MountFolders folders(alone.path());
+  const FoldersApart folders;
   const Mount mount(folders, {.options = "watch=off,audit_iops=0"});
   write_file(mount.lower("file"), "content");
   std::this_thread::sleep_for(soon);
@@ -505,9 +489,7 @@ TEST_CASE("events that the kernel has lost are made good by an audit") {
   std::ifstream("/proc/sys/fs/fanotify/max_queued_events") >> events_max;
   REQUIRE(events_max > 0);
   REQUIRE(events_max < 100'000);
-  // Of its own: on a filesystem that other tests use there may be too many events.
-  const LowerFilesystem alone(LowerKind::ext4, {.size_mib = 2048});
-  const MountFolders folders(alone.path());
+  const FoldersApart folders;
   const Mount mount(folders, {.options = watched_only});
   // Events of one directory become one: as many directories as there may be events, and some.
   const size_t directories = events_max + 1000;
